@@ -1,0 +1,49 @@
+# Cairn. `make demo` shows it, `make test` checks it; the rest is for those who work on it.
+
+GO      ?= go
+GOTEST  ?= $(GO) test
+TOOL    := $(GO) tool -modfile=tools/go.mod
+FUZZ    ?= 20s
+
+.PHONY: all build demo test race lint sweep system bench fuzz generate ci clean
+
+all: build
+
+build: ## bin/cairn and bin/cairn-demo
+	$(GO) build -trimpath -o bin/ ./cmd/...
+
+demo: build ## three servers, real files, one kill -9: every byte is checked
+	bin/cairn-demo
+
+test: ## everything that needs neither root nor other processes
+	$(GOTEST) -short ./...
+
+race: ## the same under the race detector
+	$(GOTEST) -short -race ./...
+
+lint: ## formatting, vet, staticcheck and the API's style
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt: the files above are not formatted"; exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+
+sweep: ## every crash point of every driver and of the actors, and real kills
+	$(GOTEST) -run 'Crash|Kill' ./drivers/... ./actors/...
+
+system: build ## clusters of real server processes
+	$(GOTEST) -count=1 ./systemtest/...
+
+bench: ## ratios to limits probed in the same run
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./bench/...
+
+fuzz: ## each fuzz target for $(FUZZ)
+	$(GO) test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(FUZZ) ./fsm
+	$(GO) test -run '^$$' -fuzz '^FuzzRestore$$' -fuzztime $(FUZZ) ./fsm
+
+generate: ## Go code from the proto files
+	$(GO) build -C tools -o ../bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc
+	$(TOOL) buf format -w rpc/pb
+	PATH="$(CURDIR)/bin:$$PATH" $(TOOL) buf generate
+
+clean:
+	rm -rf bin

@@ -1,0 +1,68 @@
+package node
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/cairn-storage/cairn"
+)
+
+const goodConfig = `data_dir = "/var/lib/cairn"
+listen = "10.0.0.1:7450"
+[[pool]]
+name = "data"
+driver = "dir"
+path = "/srv/cairn"
+`
+
+func TestParseConfig(t *testing.T) {
+	cfg, err := ParseConfig([]byte(goodConfig))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.advertised(cfg.Listen); got != "10.0.0.1:7450" {
+		t.Errorf("advertised address = %q", got)
+	}
+	if cfg.Pools[0].OverSubscriptionPercent != 100 {
+		t.Errorf("over-subscription = %d, want 100 by default", cfg.Pools[0].OverSubscriptionPercent)
+	}
+	if cfg.HTTP != DefaultHTTP {
+		t.Errorf("http = %q, want the default", cfg.HTTP)
+	}
+}
+
+func TestParseConfigRefuses(t *testing.T) {
+	cases := map[string]struct{ config, want string }{
+		"unknown key":           {"data_dir = \"/d\"\nlisen = \"x\"\n", `line 2: unknown key "lisen"`},
+		"unknown key in pool":   {goodConfig + "sise = 1\n", `line 7: unknown key "pool.sise"`},
+		"not TOML":              {"data_dir = \"/d\"\nname = \n", "line 2"},
+		"wrong type":            {"data_dir = 7\n", "line 1"},
+		"no data directory":     {"name = \"n1\"\n", "data_dir: is missing"},
+		"relative directory":    {"data_dir = \"d\"\n", "must be an absolute path"},
+		"address without port":  {"data_dir = \"/d\"\nlisten = \"10.0.0.1\"\n", "want host:port"},
+		"nowhere to be reached": {"data_dir = \"/d\"\nlisten = \"0.0.0.0:7450\"\n", "advertise: is missing"},
+		"name with slash":       {"data_dir = \"/d\"\nname = \"a/b\"\n", "character '/' is not allowed"},
+		"two pools, one name":   {goodConfig + goodConfig[strings.Index(goodConfig, "[["):], "described twice"},
+		"unknown driver":        {strings.Replace(goodConfig, `"dir"`, `"tape"`, 1), `driver "tape" is not known`},
+		"relative pool":         {strings.Replace(goodConfig, "/srv/", "srv/", 1), "must be an absolute path"},
+		"reserved too much":     {goodConfig + "reserved_percent = 100\n", "must be 0 to 99"},
+		"ratio below one":       {goodConfig + "over_subscription_percent = 50\n", "must be 100 to 10000"},
+		"size with KB":          {goodConfig + "max_size = \"10GB\"\n", "max_size"},
+		"log level":             {"data_dir = \"/d\"\n[log]\nlevel = \"loud\"\n", "log.level"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			_, err := ParseConfig([]byte(c.config))
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("error = %v, want one with %q", err, c.want)
+			}
+			if !errors.Is(err, cairn.ErrInvalid) {
+				t.Errorf("error does not wrap ErrInvalid: %v", err)
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("error has more than one line: %q", err)
+			}
+		})
+	}
+}
