@@ -1,0 +1,113 @@
+package fsm
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// Result is the answer to a command. It is the same on every node that applies the same log.
+type Result struct {
+	ID       string // of the object that the command made or was about
+	Index    uint64
+	Replayed bool  // the idempotency token was known: the first answer, nothing was done again
+	Err      error // the command was refused and changed nothing; wraps a sentinel of package cairn
+}
+
+// Machine holds the newest state. Apply and Restore are called by one goroutine, that of the log; everything else is safe
+// from any.
+type Machine struct {
+	mu          sync.Mutex
+	live        *View
+	frozen      *View // of live; nil after a change
+	codec       *rowCodec
+	checkpoints checkpoints
+	subscribers []*subscriber
+}
+
+type subscriber struct{ notify func([]Change) }
+
+// New returns a machine without any rows.
+func New() *Machine { return &Machine{live: newView(), codec: newRowCodec()} }
+
+// Apply decodes one log entry and applies it. It panics on an entry that it cannot decode, and on an index that does not
+// rise: going on would let this node's state differ from the others'.
+func (m *Machine) Apply(index uint64, data []byte) Result {
+	meta, c, err := Decode(data)
+	if err != nil {
+		panic(fmt.Errorf("fsm: log entry %d: %w", index, err))
+	}
+	result, changes, subscribers := m.apply(index, meta, c)
+	if len(changes) > 0 {
+		for _, s := range subscribers {
+			s.notify(changes)
+		}
+	}
+	return result
+}
+
+func (m *Machine) apply(index uint64, meta Meta, c Command) (Result, []Change, []*subscriber) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if index <= m.live.index {
+		panic(fmt.Errorf("fsm: log entry %d comes after entry %d", index, m.live.index))
+	}
+	m.live.index = index
+	m.frozen = nil
+	tx := &Tx{View: m.live, meta: meta, codec: m.codec}
+	result := tx.run(c)
+	if check, ok := c.(*Checkpoint); ok && result.Err == nil && m.checkpoints.pass(check, index, m.live.digest) {
+		tx.changes = append(tx.changes, Change{TableDivergence, numberKey(check.PrevIndex)})
+	}
+	return result, tx.changes, m.subscribers
+}
+
+// DryRun answers what Apply would answer now, by the same code, and keeps nothing.
+func (m *Machine) DryRun(meta Meta, c Command) Result {
+	data, err := Encode(meta, c)
+	if err == nil {
+		meta, c, err = Decode(data) // rows never share memory with the caller's command
+	}
+	if err != nil {
+		return Result{Err: err}
+	}
+	m.mu.Lock()
+	scratch := m.live.clone()
+	m.mu.Unlock()
+	scratch.index++
+	tx := &Tx{View: scratch, meta: meta, codec: newRowCodec()}
+	return tx.run(c)
+}
+
+// View returns the newest state, frozen. It is cheap and made once per change.
+func (m *Machine) View() *View {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.frozen == nil {
+		m.frozen = m.live.clone()
+	}
+	return m.frozen
+}
+
+// Subscribe has notify called after every entry that changed rows, in the order of the log, and once with nil after a
+// restore: everything may have changed. It runs on the goroutine of the log, so it must not block and must not call Apply;
+// it may call View. A call that has begun may still be running when cancel returns.
+func (m *Machine) Subscribe(notify func(changes []Change)) (cancel func()) {
+	s := &subscriber{notify}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.subscribers = append(slices.Clip(m.subscribers), s)
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.subscribers = slices.DeleteFunc(slices.Clone(m.subscribers), func(other *subscriber) bool { return other == s })
+	}
+}
+
+// Divergence returns the log index of the first checkpoint at which this node's state was found to differ from the
+// leader's. It is cleared by Restore, which replaces the state.
+func (m *Machine) Divergence() (index uint64, diverged bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.checkpoints.divergedAt, m.checkpoints.divergedAt != 0
+}

@@ -1,0 +1,30 @@
+package fsm
+
+func (c *InitCluster) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *CreateJoinToken) apply(tx *Tx) (string, error)  { return "", nil }
+func (c *ConsumeJoinToken) apply(tx *Tx) (string, error) { return "", nil }
+func (c *DeleteJoinToken) apply(tx *Tx) (string, error)  { return "", nil }
+func (c *RegisterNode) apply(tx *Tx) (string, error)     { return "", nil }
+func (c *SetNodeState) apply(tx *Tx) (string, error)     { return "", nil }
+func (c *DrainNode) apply(tx *Tx) (string, error)        { return "", nil }
+func (c *RemoveNode) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *RegisterPools) apply(tx *Tx) (string, error)    { return "", nil }
+func (c *FreezePool) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *CreateUser) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *DeleteUser) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *CreateType) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *DeleteType) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *SetQuota) apply(tx *Tx) (string, error)         { return "", nil }
+func (c *CreateShare) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *DeleteShare) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *ResizeShare) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *RevertShare) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *UpdateShare) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *UnmanageShare) apply(tx *Tx) (string, error)    { return "", nil }
+func (c *CancelTask) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *CreateSnapshot) apply(tx *Tx) (string, error)   { return "", nil }
+func (c *DeleteSnapshot) apply(tx *Tx) (string, error)   { return "", nil }
+func (c *AllowAccess) apply(tx *Tx) (string, error)      { return "", nil }
+func (c *DenyAccess) apply(tx *Tx) (string, error)       { return "", nil }
+func (c *SetAccess) apply(tx *Tx) (string, error)        { return "", nil }
+func (c *ReportReplica) apply(tx *Tx) (string, error)    { return "", nil }

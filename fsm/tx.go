@@ -1,0 +1,85 @@
+package fsm
+
+import (
+	"fmt"
+
+	"github.com/cairn-storage/cairn"
+)
+
+// Tx is the state while one command is applied. It reads through View and sees its own writes. What it replaced it
+// remembers, so that a refused command leaves no trace.
+type Tx struct {
+	*View
+	meta    Meta
+	codec   *rowCodec
+	undo    []func()
+	changes []Change
+}
+
+// Change says that a row was written or removed. It carries no payload: whoever cares reads the newest View, so changes may
+// be merged, doubled or late.
+type Change struct {
+	Table Table
+	Key   string
+}
+
+// put writes the row. A row that is equal to the one that is there changes nothing.
+func put[R any](tx *Tx, t *table[R], value *R) {
+	data, err := tx.codec.encode(value)
+	if err != nil {
+		panic(fmt.Errorf("fsm: row of %s cannot be encoded: %w", t.name, err)) // a type that msgpack does not know
+	}
+	key := t.key(value)
+	hash := tx.codec.sum(t.name, key, data)
+	if old, ok := t.rows.Get(row[R]{key: key}); ok && old.hash == hash {
+		return
+	}
+	write(tx, t, key, row[R]{key, value, hash})
+}
+
+// remove deletes the row; it is nothing if there is none.
+func remove[R any](tx *Tx, t *table[R], key string) {
+	if _, ok := t.rows.Get(row[R]{key: key}); ok {
+		write(tx, t, key, row[R]{})
+	}
+}
+
+func write[R any](tx *Tx, t *table[R], key string, next row[R]) {
+	digest := tx.digest
+	old := t.replace(key, next)
+	tx.digest ^= old.hash ^ next.hash // the zero row has the hash 0
+	tx.undo = append(tx.undo, func() {
+		t.replace(key, old)
+		tx.digest = digest
+	})
+	tx.changes = append(tx.changes, Change{t.name, key})
+}
+
+// run applies the command and either keeps all of it or nothing.
+func (tx *Tx) run(c Command) Result {
+	result := Result{Index: tx.index}
+	if done := tx.requests.get(tx.meta.Token); done != nil {
+		result.ID, result.Replayed = done.ID, true
+		result.Err = done.match(tx.meta, c)
+		return result
+	}
+	if result.ID, result.Err = c.apply(tx); result.Err == nil {
+		tx.remember(c, result.ID)
+		return result
+	}
+	for i := len(tx.undo) - 1; i >= 0; i-- {
+		tx.undo[i]()
+	}
+	tx.changes = nil
+	return result
+}
+
+// cause wraps a sentinel with what a person has to know.
+func cause(sentinel error, format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), sentinel)
+}
+
+// missing says that there is no such object.
+func missing[ID ~string](kind cairn.Kind, id ID) error {
+	return fmt.Errorf("%s %q: %w", kind, string(id), cairn.ErrNotFound)
+}
