@@ -1,0 +1,222 @@
+package webdav
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// entry is a name in an open directory. The *at system calls on it cannot leave the share: the directory was opened through
+// os.Root, and a symbolic link of that name is not followed.
+type entry struct {
+	dir  *os.File
+	name string
+}
+
+// status is what an entry is now; the zero status is absence.
+type status struct {
+	exists bool
+	dir    bool
+	bytes  int64 // of a regular file, else 0
+}
+
+// entryOf opens the directory of a path. cause is the status for a directory that is not there.
+func (x *export) entryOf(name string, cause int) (entry, error) {
+	if name == "/" {
+		return entry{}, refuse(http.StatusForbidden, "the root of the share stays as it is")
+	}
+	dir, err := x.root.OpenFile(local(path.Dir(name)), os.O_RDONLY|syscall.O_DIRECTORY, 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return entry{}, refuse(cause, "the directory "+path.Dir(name)+" does not exist")
+	}
+	return entry{dir, path.Base(name)}, err
+}
+
+func (en entry) close() { _ = en.dir.Close() } // opened for reading: nothing can be lost
+
+func (en entry) status() (status, error) {
+	var stat unix.Stat_t
+	err := unix.Fstatat(int(en.dir.Fd()), en.name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return status{}, nil
+	} else if err != nil {
+		return status{}, fmt.Errorf("stat %s: %w", en.name, err)
+	}
+	found := status{exists: true, dir: stat.Mode&unix.S_IFMT == unix.S_IFDIR}
+	if stat.Mode&unix.S_IFMT == unix.S_IFREG {
+		found.bytes = stat.Size
+	}
+	return found, nil
+}
+
+func (en entry) rename(to entry, flags uint) error {
+	if err := unix.Renameat2(int(en.dir.Fd()), en.name, int(to.dir.Fd()), to.name, flags); err != nil {
+		return fmt.Errorf("rename %s to %s: %w", en.name, to.name, err)
+	}
+	return nil
+}
+
+// sync makes an entry's presence or absence durable. The kernel joins the journal commits of concurrent calls.
+func (x *export) sync(en entry) error {
+	if err := x.owner.disk.sync(en.dir); err != nil {
+		return fmt.Errorf("sync directory of %s: %w", en.name, err)
+	}
+	return nil
+}
+
+// commit runs change unless the replica may not be written any more. Quiesce, Fence and Export wait for it.
+func (q *request) commit(change func() error) error {
+	if err := q.x.writes.enter(q.Context()); err != nil {
+		return err
+	}
+	defer q.x.writes.leave()
+	if err := q.mayWrite(); err != nil {
+		return err
+	}
+	return change()
+}
+
+// stagingEntry is a fresh name in the staging directory.
+func (x *export) stagingEntry() entry { return entry{x.stagingDir, x.stagingName()} }
+
+// publish commits the move of an entry to its place, durably, and removes what was there. may forbids it for what is there
+// now. It reports whether something was replaced.
+func (q *request) publish(from, to entry, room *reservation, may func(old status) error) (replaced bool, err error) {
+	trash := q.x.stagingEntry()
+	var buried bool
+	err = q.commit(func() error {
+		if replaced, buried, err = q.x.place(from, to, trash, room, may); err != nil {
+			return err
+		}
+		if err := q.x.sync(to); err != nil || from.dir == q.x.stagingDir {
+			return err
+		}
+		return q.x.sync(from)
+	})
+	if err == nil && buried {
+		q.x.empty(trash.name, room.ledger)
+	}
+	return replaced, err
+}
+
+// place renames from to to and books the change of used bytes. A file replaces a file in one rename. Where a directory is
+// involved the two are exchanged, so that a crash finds the old or the new in place, and the old is then buried in trash.
+func (x *export) place(from, to, trash entry, room *reservation, may func(old status) error) (replaced, buried bool, err error) {
+	x.placing.Lock()
+	defer x.placing.Unlock()
+	fresh, err := from.status()
+	if err == nil && !fresh.exists {
+		err = refuse(http.StatusNotFound, "no such file or directory")
+	}
+	if err != nil {
+		return false, false, err
+	}
+	old, err := to.status()
+	if err != nil {
+		return false, false, err
+	}
+	if err := may(old); err != nil {
+		return false, false, err
+	}
+	buried = old.exists && (old.dir || fresh.dir)
+	credit := old.bytes
+	if buried {
+		credit = 0 // freed when the trash is emptied
+	}
+	if err := room.set(room.bytes, credit); err != nil {
+		return false, false, err
+	}
+	if buried {
+		err = exchange(from, to, trash)
+	} else {
+		err = from.rename(to, 0)
+	}
+	if err == nil {
+		room.book()
+	}
+	return old.exists, buried, err
+}
+
+func exchange(from, to, trash entry) error {
+	switch err := from.rename(to, unix.RENAME_EXCHANGE); {
+	case errors.Is(err, unix.EINVAL):
+		return refuse(http.StatusNotImplemented, "this file system cannot replace a directory in one step; delete the destination first")
+	case err != nil:
+		return err
+	}
+	return from.rename(trash, 0)
+}
+
+// bury commits the removal of an entry: one rename into the staging directory, however large the tree.
+func (q *request) bury(en entry) error {
+	trash := q.x.stagingEntry()
+	err := q.commit(func() error {
+		if err := en.rename(trash, 0); err != nil {
+			return err
+		}
+		return q.x.sync(en)
+	})
+	if err == nil {
+		q.x.empty(trash.name, q.terms.ledger)
+	}
+	return err
+}
+
+// empty removes what has been replaced or deleted, and frees its bytes. The change has been committed, so a fault here is
+// the operator's: the bytes stay counted until the replica is exported anew.
+func (x *export) empty(trash string, l *ledger) {
+	bytes, err := usage(x.ctx, x.staging, trash)
+	if err == nil {
+		err = x.staging.RemoveAll(trash)
+	}
+	if errors.Is(err, context.Canceled) {
+		return // withdrawn; the next Export empties the directory
+	} else if err != nil {
+		x.owner.config.Logger.Warn("webdav: deleted files are left in the staging directory", "export", x.path, "entry", trash, "err", err)
+		return
+	}
+	l.free(bytes)
+}
+
+// discard removes what was prepared and not published; what has been published has another name.
+func (x *export) discard(en entry) {
+	if err := x.staging.RemoveAll(en.name); err != nil {
+		x.owner.config.Logger.Warn("webdav: a broken upload is left in the staging directory", "export", x.path, "entry", en.name, "err", err)
+	}
+}
+
+// createEmpty makes the empty file of a LOCK on a name that does not exist.
+func (q *request) createEmpty(name string) error {
+	en, err := q.x.entryOf(name, http.StatusConflict)
+	if err != nil {
+		return err
+	}
+	defer en.close()
+	return q.commit(func() error {
+		file, err := q.x.root.OpenFile(local(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		if err != nil {
+			return err
+		}
+		return errors.Join(q.x.owner.disk.sync(file), file.Close(), q.x.sync(en))
+	})
+}
+
+// makeDir makes a directory, durably.
+func (q *request) makeDir(en entry) error {
+	return q.commit(func() error {
+		err := unix.Mkdirat(int(en.dir.Fd()), en.name, 0o777)
+		if errors.Is(err, unix.EEXIST) {
+			return refuse(http.StatusMethodNotAllowed, "this name exists already")
+		} else if err != nil {
+			return fmt.Errorf("make directory %s: %w", en.name, err)
+		}
+		return q.x.sync(en)
+	})
+}
