@@ -1,5 +1,10 @@
 package cairn
 
+import (
+	"math"
+	"math/bits"
+)
+
 // Node is a machine of the cluster.
 type Node struct {
 	ID          NodeID
@@ -40,18 +45,19 @@ func (p *Pool) Ref() Ref { return Ref{Kind: KindPool, ID: string(p.ID), Name: p.
 // Provisionable is how many bytes may be promised on the pool, by Manila's rule for thin pools:
 // (total - reserved) * over-subscription. It saturates instead of overflowing.
 func (p *Pool) Provisionable() int64 {
-	usable := p.Total / 100 * (100 - p.ReservedPercent)
-	ratio := p.OverSubscriptionPercent
-	if ratio < 100 {
-		ratio = 100
+	if p.Total <= 0 {
+		return 0
 	}
-	if usable > 0 && usable/100 > maxInt64/ratio {
-		return maxInt64
+	usable := uint64(100 - min(max(p.ReservedPercent, 0), 100))
+	ratio := uint64(min(max(p.OverSubscriptionPercent, 100), math.MaxInt32))
+	high, low := bits.Mul64(uint64(p.Total), usable*ratio)
+	const percents = 100 * 100
+	if high >= percents {
+		return math.MaxInt64
 	}
-	return usable / 100 * ratio
+	bytes, _ := bits.Div64(high, low, percents)
+	return int64(min(bytes, math.MaxInt64))
 }
-
-const maxInt64 = 1<<63 - 1
 
 // Capability is something that a pool driver implements.
 type Capability string

@@ -1,6 +1,11 @@
 package fsm
 
-import "github.com/cairn-storage/cairn"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/cairn-storage/cairn"
+)
 
 // RegisterNode announces a node, or that it came back: addresses, zone, labels and command version are taken over, its
 // state becomes up, and Draining and JoinedAt stay. A new node needs a consumed join token of its ID and name, unless it is
@@ -37,3 +42,152 @@ func (c *DrainNode) target() string { return "node/" + string(c.Node) }
 
 func (*RemoveNode) op() Op           { return OpRemoveNode }
 func (c *RemoveNode) target() string { return "node/" + string(c.Node) }
+
+func (c *RegisterNode) apply(tx *Tx) (string, error) {
+	row := c.Node
+	if err := checkNode(tx, &row); err != nil {
+		return "", err
+	}
+	row.State = cairn.NodeUp
+	old := tx.Node(row.ID)
+	if old == nil {
+		row.Draining, row.JoinedAt = false, tx.meta.At
+		put(tx, tx.nodes, &row)
+		tx.event("node.joined", "", row.Ref(), "node %s joined at %s", row.Name, row.Address)
+		return string(row.ID), nil
+	}
+	row.Draining, row.JoinedAt = old.Draining, old.JoinedAt
+	put(tx, tx.nodes, &row)
+	if old.State != cairn.NodeUp {
+		tx.event("node.up", "", row.Ref(), "node %s is up", row.Name)
+		tx.refault(tx.ReplicasOn(row.ID))
+	}
+	return string(row.ID), nil
+}
+
+func checkNode(tx *Tx, n *cairn.Node) error {
+	if err := checkID(cairn.KindNode, n.ID); err != nil {
+		return err
+	}
+	if err := cairn.CheckName("node", n.Name); err != nil {
+		return err
+	}
+	if err := checkMetadata(n.Labels); err != nil {
+		return fmt.Errorf("node %s: labels: %w", n.Name, err)
+	}
+	if err := checkText("zone", n.Zone, cairn.MaxNameLength, false); err != nil {
+		return err
+	}
+	old, named := tx.Node(n.ID), tx.NodeByName(n.Name)
+	switch {
+	case n.Address == "" || n.CommandVersion == 0:
+		return cause(cairn.ErrInvalid, "node %s: address and command version are required", n.Name)
+	case tx.Cluster() == nil:
+		return cause(cairn.ErrPrecondition, "node %s: the cluster has not been initialised", n.Name)
+	case named != nil && named.ID != n.ID:
+		return cause(cairn.ErrExists, "node %s: a node of that name is a member with identifier %s", n.Name, named.ID)
+	case old != nil && old.Name != n.Name:
+		return cause(cairn.ErrInvalid, "node %s: its name is %s; a node is renamed by joining anew", n.Name, old.Name)
+	case old == nil && tx.nodes.len() > 0 && !tx.mayJoin(n):
+		return cause(cairn.ErrDenied, "node %s: no join token was used for identifier %s", n.Name, n.ID)
+	}
+	return nil
+}
+
+// mayJoin reports whether a join token of the node's ID and name was consumed.
+func (tx *Tx) mayJoin(n *cairn.Node) bool {
+	for token := range tx.Tokens() {
+		if token.Node == n.ID && token.Name == n.Name && len(token.UsedBy) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (c *SetNodeState) apply(tx *Tx) (string, error) {
+	old := tx.Node(c.Node)
+	switch {
+	case old == nil:
+		return "", missing(cairn.KindNode, c.Node)
+	case c.State != cairn.NodeUp && c.State != cairn.NodeDown:
+		return "", cause(cairn.ErrInvalid, "node %s: state %q: want up or down", old.Name, c.State)
+	case old.State == c.State:
+		return string(c.Node), nil
+	}
+	row := *old
+	row.State = c.State
+	put(tx, tx.nodes, &row)
+	// One event for the node: one for each share would push everything else out of the journal.
+	tx.event("node."+string(c.State), "", row.Ref(), "node %s is %s", row.Name, c.State)
+	tx.refault(tx.ReplicasOn(c.Node))
+	return string(c.Node), nil
+}
+
+func (c *DrainNode) apply(tx *Tx) (string, error) {
+	old := tx.Node(c.Node)
+	switch {
+	case old == nil:
+		return "", missing(cairn.KindNode, c.Node)
+	case old.Draining == c.Draining:
+		return string(c.Node), nil
+	}
+	row := *old
+	row.Draining = c.Draining
+	put(tx, tx.nodes, &row)
+	if c.Draining {
+		tx.event("node.draining", "", row.Ref(), "node %s takes no new replicas", row.Name)
+	} else {
+		tx.event("node.undrained", "", row.Ref(), "node %s takes new replicas again", row.Name)
+	}
+	return string(c.Node), nil
+}
+
+func (c *RemoveNode) apply(tx *Tx) (string, error) {
+	node := tx.Node(c.Node)
+	if node == nil {
+		return "", missing(cairn.KindNode, c.Node)
+	}
+	if tx.nodes.len() == 1 {
+		return "", cause(cairn.ErrPrecondition, "node %s: is the last node of the cluster", node.Name)
+	}
+	replicas := slices.Collect(tx.ReplicasOn(c.Node))
+	if len(replicas) > 0 && !c.Force {
+		return "", cause(cairn.ErrInUse, "node %s: hosts %s; delete them, or use --force and lose them",
+			node.Name, plural(len(replicas), "replica", "replicas"))
+	}
+	for _, r := range replicas {
+		if err := tx.lose(r, node); err != nil {
+			return "", err
+		}
+	}
+	for _, p := range slices.Collect(tx.PoolsOf(c.Node)) {
+		remove(tx, tx.pools, string(p.ID))
+	}
+	for _, t := range slices.Collect(tx.Tokens()) {
+		if t.Node == c.Node {
+			remove(tx, tx.tokens, string(t.ID))
+		}
+	}
+	remove(tx, tx.nodes, string(c.Node))
+	tx.event("node.removed", "", node.Ref(), "node %s removed", node.Name)
+	return string(c.Node), nil
+}
+
+// lose forgets a replica with its node, and the share if that was its last copy.
+func (tx *Tx) lose(r *cairn.Replica, node *cairn.Node) error {
+	share := *tx.Share(r.Share)
+	if len(slices.Collect(tx.ReplicasOf(share.ID))) > 1 {
+		tx.dropReplica(&share, r)
+		tx.event("replica.lost", share.Project, r.Ref(), "replica of share %s lost with node %s", share.Name, node.Name)
+		return nil
+	}
+	if share.Status != cairn.StatusDeleting {
+		if err := become(share.Ref(), &share.Status, cairn.StatusDeleting); err != nil {
+			return err
+		}
+	}
+	tx.dropShare(&share)
+	tx.event("share.lost", share.Project, share.Ref(), "share %s (%s) lost: its only replica was on node %s",
+		share.Name, cairn.FormatSize(share.Size), node.Name)
+	return nil
+}

@@ -1,6 +1,13 @@
 package fsm
 
-import "github.com/cairn-storage/cairn"
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/cairn-storage/cairn"
+)
 
 // Placement says which pool gets a replica, and under which ID.
 type Placement struct {
@@ -41,3 +48,276 @@ func (c *DeleteShare) target() string { return "share/" + string(c.ID) }
 
 func (*UpdateShare) op() Op           { return OpUpdateShare }
 func (c *UpdateShare) target() string { return "share/" + string(c.ID) }
+
+func (c *CreateShare) apply(tx *Tx) (string, error) {
+	if err := c.check(); err != nil {
+		return "", err
+	}
+	if old := tx.ShareByName(c.Share.Project, c.Share.Format, c.Share.Name); old != nil {
+		return string(old.ID), c.matches(tx, old)
+	}
+	if tx.Share(c.Share.ID) != nil {
+		return "", cause(cairn.ErrExists, "share %s: that identifier is taken", c.Share.ID)
+	}
+	if err := c.checkType(tx); err != nil {
+		return "", err
+	}
+	if err := tx.charge(c.Share.Project, cairn.Limits{Shares: 1, Bytes: c.Share.Size}); err != nil {
+		return "", err
+	}
+	row := c.Share
+	row.Status, row.Fault, row.Active, row.CreatedAt = "", cairn.Fault{}, c.Replicas[0].ID, tx.meta.At
+	if err := become(row.Ref(), &row.Status, cairn.StatusCreating); err != nil {
+		return "", err
+	}
+	pool, err := c.place(tx, &row)
+	if err != nil {
+		return "", err
+	}
+	put(tx, tx.shares, &row)
+	if c.Adopt != "" {
+		tx.startTask(&row, &cairn.Task{ID: c.Task, Kind: cairn.TaskManage})
+		tx.event("share.managing", row.Project, row.Ref(), "share %s (%s) takes over %q in pool %s", row.Name, cairn.FormatSize(row.Size), c.Adopt, tx.poolLabel(pool))
+	} else {
+		tx.event("share.creating", row.Project, row.Ref(), "share %s (%s) is created in pool %s", row.Name, cairn.FormatSize(row.Size), tx.poolLabel(pool))
+	}
+	return string(row.ID), nil
+}
+
+// check refuses what is wrong whatever the state is.
+func (c *CreateShare) check() error {
+	s := &c.Share
+	if err := checkID(cairn.KindShare, s.ID); err != nil {
+		return err
+	}
+	if err := cairn.CheckName("project", string(s.Project)); err != nil {
+		return err
+	}
+	if err := cairn.CheckName("share", s.Name); err != nil {
+		return err
+	}
+	if err := checkText("description", s.Description, maxDescription, true); err != nil {
+		return err
+	}
+	if err := checkMetadata(s.Metadata); err != nil {
+		return err
+	}
+	if err := cairn.CheckSize(s.Size); err != nil {
+		return fmt.Errorf("share %s: %w", s.Name, err)
+	}
+	switch {
+	case s.Format != cairn.FormatFiles && s.Format != cairn.FormatBlock:
+		return cause(cairn.ErrInvalid, "share %s: format %q: want files or block", s.Name, s.Format)
+	case (s.Format == cairn.FormatFiles) != (s.Protocol != ""):
+		return cause(cairn.ErrInvalid, "share %s: protocol %q: a file share has one and a block share has none", s.Name, s.Protocol)
+	case len(c.Replicas) != 1:
+		return cause(cairn.ErrNotSupported, "share %s: %d replicas: a share has one", s.Name, len(c.Replicas))
+	case c.Adopt != "" && s.Source != "":
+		return cause(cairn.ErrInvalid, "share %s: cannot come from an existing object and from a snapshot", s.Name)
+	}
+	if c.Adopt != "" {
+		if err := checkID(cairn.KindTask, c.Task); err != nil {
+			return err
+		}
+		if err := checkObjectName(c.Adopt); err != nil {
+			return err
+		}
+	}
+	return checkID(cairn.KindReplica, c.Replicas[0].ID)
+}
+
+// matches accepts a share of the same name if it is what was asked for, so that a repeated create finds its share.
+func (c *CreateShare) matches(tx *Tx, old *cairn.Share) error {
+	differs := func(field string, has, asked any) error {
+		return cause(cairn.ErrExists, "%s: exists with another %s: %v, not %v", old.Ref(), field, has, asked)
+	}
+	active := tx.Replica(old.Active)
+	switch s := &c.Share; {
+	case old.Status == cairn.StatusDeleting:
+		return cause(cairn.ErrExists, "%s: is being deleted; its name is free when it is gone", old.Ref())
+	case old.Type != s.Type:
+		return differs("type", old.Type, s.Type)
+	case old.Size != s.Size:
+		return differs("size", cairn.FormatSize(old.Size), cairn.FormatSize(s.Size))
+	case old.Protocol != s.Protocol:
+		return differs("protocol", old.Protocol, s.Protocol)
+	case old.Source != s.Source:
+		return differs("source snapshot", quoted(old.Source), quoted(s.Source))
+	case active.Want.Adopt != c.Adopt:
+		return differs("managed object", quoted(active.Want.Adopt), quoted(c.Adopt))
+	case !maps.Equal(old.Metadata, s.Metadata):
+		return cause(cairn.ErrExists, "%s: exists with other metadata", old.Ref())
+	}
+	return nil
+}
+
+func quoted[S ~string](s S) string { return strconv.Quote(string(s)) }
+
+func (c *CreateShare) checkType(tx *Tx) error {
+	s, t := &c.Share, tx.Type(c.Share.Type)
+	switch {
+	case t == nil:
+		return missing(cairn.KindType, s.Type)
+	case t.Format != s.Format:
+		return cause(cairn.ErrInvalid, "share %s: type %s is for format %s, not %s", s.Name, t.Name, t.Format, s.Format)
+	case s.Source != "" && !t.Clone:
+		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer shares from snapshots", s.Name, t.Name)
+	}
+	if s.Source == "" {
+		return nil
+	}
+	snap := tx.Snapshot(s.Source)
+	switch {
+	case snap == nil:
+		return missing(cairn.KindSnapshot, s.Source)
+	case snap.Project != s.Project:
+		return cause(cairn.ErrInvalid, "share %s: %s belongs to another project", s.Name, snap.Ref())
+	case tx.Share(snap.Share).Format != s.Format:
+		return cause(cairn.ErrInvalid, "share %s: %s is of another format", s.Name, snap.Ref())
+	case snap.Status != cairn.StatusAvailable:
+		return cause(cairn.ErrPrecondition, "share %s: %s is %s", s.Name, snap.Ref(), snap.Status)
+	case s.Size < snap.Size:
+		return cause(cairn.ErrInvalid, "share %s: %s is smaller than %s, which has %s", s.Name, cairn.FormatSize(s.Size), snap.Ref(), cairn.FormatSize(snap.Size))
+	}
+	return nil
+}
+
+// place puts the replica where the command says, after checking that it may go there.
+func (c *CreateShare) place(tx *Tx, s *cairn.Share) (*cairn.Pool, error) {
+	where := c.Replicas[0]
+	pool := tx.Pool(where.Pool)
+	if pool == nil {
+		return nil, missing(cairn.KindPool, where.Pool)
+	}
+	if err := c.fits(tx, pool); err != nil {
+		return nil, err
+	}
+	if tx.Replica(where.ID) != nil {
+		return nil, cause(cairn.ErrExists, "replica %s: that identifier is taken", where.ID)
+	}
+	want := cairn.ReplicaWant{Presence: cairn.Present, Size: s.Size, Source: s.Source, Adopt: c.Adopt}
+	if s.Source != "" {
+		origin := tx.instanceIn(s.Source, pool.ID)
+		if origin == nil {
+			return nil, cause(cairn.ErrPrecondition, "share %s: snapshot %s has no copy in pool %s", s.Name, s.Source, tx.poolLabel(pool))
+		}
+		want.SourceReplica = origin.Replica
+	}
+	if err := tx.promise(pool, s.Size); err != nil {
+		return nil, err
+	}
+	put(tx, tx.replicas, &cairn.Replica{
+		ID: where.ID, Share: s.ID, Node: pool.Node, Pool: pool.ID, Role: cairn.RoleActive, State: cairn.ReplicaActive,
+		Epoch: 1, Generation: 1, Want: want, Have: cairn.ReplicaHave{Presence: cairn.Absent}, CreatedAt: tx.meta.At,
+	})
+	return pool, nil
+}
+
+// fits checks what the pool and its node must be, apart from space.
+func (c *CreateShare) fits(tx *Tx, pool *cairn.Pool) error {
+	t, node, label := tx.Type(c.Share.Type), tx.Node(pool.Node), tx.poolLabel(pool)
+	switch {
+	case node.State != cairn.NodeUp:
+		return cause(cairn.ErrPrecondition, "pool %s: its node is %s", label, node.State)
+	case node.Draining:
+		return cause(cairn.ErrPrecondition, "pool %s: its node is draining", label)
+	case pool.Frozen:
+		return cause(cairn.ErrPrecondition, "pool %s: is frozen", label)
+	case !pool.Fault.Healthy():
+		return cause(cairn.ErrPrecondition, "pool %s: %s", label, pool.Fault.Message)
+	case t.Driver != "" && t.Driver != pool.Driver:
+		return cause(cairn.ErrNotSupported, "pool %s: has driver %s, but type %s wants %s", label, pool.Driver, t.Name, t.Driver)
+	case c.Share.Protocol != "" && !slices.Contains(pool.Protocols, c.Share.Protocol):
+		return cause(cairn.ErrNotSupported, "pool %s: does not serve protocol %s", label, c.Share.Protocol)
+	}
+	for _, need := range []struct {
+		by         bool
+		capability cairn.Capability
+	}{
+		{t.Snapshots, cairn.CapSnapshot}, {t.Clone, cairn.CapClone}, {t.Revert, cairn.CapRevert}, {c.Adopt != "", cairn.CapAdopt},
+	} {
+		if need.by && !slices.Contains(pool.Capabilities, need.capability) {
+			return cause(cairn.ErrNotSupported, "pool %s: cannot do %s", label, need.capability)
+		}
+	}
+	return nil
+}
+
+// instanceIn returns the copy of a snapshot that lies in the pool, or nil.
+func (tx *Tx) instanceIn(snapshot cairn.SnapshotID, pool cairn.PoolID) *cairn.SnapshotInstance {
+	for i := range tx.InstancesOf(snapshot) {
+		if tx.Replica(i.Replica).Pool == pool && i.Have == cairn.Present {
+			return i
+		}
+	}
+	return nil
+}
+
+func (c *DeleteShare) apply(tx *Tx) (string, error) {
+	old := tx.Share(c.ID)
+	if old == nil {
+		return "", missing(cairn.KindShare, c.ID)
+	}
+	if task := tx.Task(c.ID); task.Running() {
+		return "", tx.busy(old, task)
+	}
+	if old.Status == cairn.StatusDeleting {
+		return string(c.ID), nil
+	}
+	if err := tx.noSnapshots(old); err != nil {
+		return "", err
+	}
+	row := *old
+	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
+		return "", err
+	}
+	put(tx, tx.shares, &row)
+	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Presence = cairn.Absent })
+	tx.event("share.deleting", row.Project, row.Ref(), "share %s is deleted", row.Name)
+	return string(c.ID), nil
+}
+
+func (tx *Tx) noSnapshots(s *cairn.Share) error {
+	if n := len(slices.Collect(tx.SnapshotsOf(s.ID))); n > 0 {
+		return cause(cairn.ErrInUse, "%s: has %s; delete them first", s.Ref(), plural(n, "snapshot", "snapshots"))
+	}
+	return nil
+}
+
+func (c *UpdateShare) apply(tx *Tx) (string, error) {
+	old := tx.Share(c.ID)
+	switch {
+	case old == nil:
+		return "", missing(cairn.KindShare, c.ID)
+	case old.Status == cairn.StatusDeleting:
+		return "", cause(cairn.ErrPrecondition, "%s: is being deleted", old.Ref())
+	}
+	row := *old
+	if c.Name != nil && *c.Name != old.Name {
+		if err := cairn.CheckName("share", *c.Name); err != nil {
+			return "", err
+		}
+		if other := tx.ShareByName(old.Project, old.Format, *c.Name); other != nil {
+			return "", cause(cairn.ErrExists, "%s: cannot be renamed: %s exists in project %s", old.Ref(), other.Ref(), old.Project)
+		}
+		row.Name = *c.Name
+		tx.event("share.renamed", row.Project, row.Ref(), "share %s is now %s", old.Name, row.Name)
+	}
+	if c.Description != nil {
+		if err := checkText("description", *c.Description, maxDescription, true); err != nil {
+			return "", err
+		}
+		row.Description = *c.Description
+	}
+	if len(c.SetMetadata)+len(c.RemoveMetadata) > 0 {
+		row.Metadata = make(map[string]string, len(old.Metadata)+len(c.SetMetadata))
+		maps.Copy(row.Metadata, old.Metadata)
+		maps.DeleteFunc(row.Metadata, func(key, _ string) bool { return slices.Contains(c.RemoveMetadata, key) })
+		maps.Copy(row.Metadata, c.SetMetadata)
+		if err := checkMetadata(row.Metadata); err != nil {
+			return "", err
+		}
+	}
+	put(tx, tx.shares, &row)
+	return string(c.ID), nil
+}

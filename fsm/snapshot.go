@@ -15,11 +15,11 @@ import (
 	"github.com/cairn-storage/cairn"
 )
 
-// The snapshot stream. All numbers are unsigned varints unless they are said to be fixed.
+// The snapshot stream. Numbers are big-endian and have 8 bytes.
 //
-//	header   magic "cairnfsm", version (1 byte), index (8 bytes, big-endian)
-//	row      length of the table's name (at least 1), name, length of the row, row in msgpack
-//	trailer  0, count of rows, digest (8 bytes), xxhash64 of everything before this field (8 bytes)
+//	header   magic "cairnfsm", version (1 byte), index
+//	row      length of the table's name (1 byte, not 0), name, length of the row, row in msgpack
+//	trailer  0 (1 byte), count of rows, digest, xxhash64 of everything before this field
 //
 // Rows come table by table and in order of key, so equal states at the same index have equal streams. The digest proves
 // that the rows are those of the state; the sum at the end covers the rest. Nothing may follow.
@@ -44,13 +44,13 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 	out := &summedWriter{w: bufio.NewWriterSize(w, 1<<16), sum: xxhash.New()}
 	out.write([]byte(streamMagic))
 	out.write([]byte{streamVersion})
-	out.fixed(s.view.index)
+	out.number(s.view.index)
 	count, codec := uint64(0), newRowCodec()
 	for _, t := range s.view.tables() {
 		for _, data := range t.encoded(codec) {
-			out.varint(uint64(len(t.tableName())))
+			out.write([]byte{byte(len(t.tableName()))})
 			out.write([]byte(t.tableName()))
-			out.varint(uint64(len(data)))
+			out.number(uint64(len(data)))
 			out.write(data)
 			count++
 		}
@@ -58,10 +58,10 @@ func (s *Snapshot) WriteTo(w io.Writer) (int64, error) {
 			break
 		}
 	}
-	out.varint(0)
-	out.varint(count)
-	out.fixed(s.view.digest)
-	out.fixed(out.sum.Sum64())
+	out.write([]byte{0})
+	out.number(count)
+	out.number(s.view.digest)
+	out.number(out.sum.Sum64())
 	if out.err == nil {
 		out.err = out.w.Flush()
 	}
@@ -89,12 +89,7 @@ func (o *summedWriter) write(data []byte) {
 	o.sum.Write(data)
 }
 
-func (o *summedWriter) varint(n uint64) {
-	var buf [binary.MaxVarintLen64]byte
-	o.write(binary.AppendUvarint(buf[:0], n))
-}
-
-func (o *summedWriter) fixed(n uint64) {
+func (o *summedWriter) number(n uint64) {
 	var buf [8]byte
 	o.write(binary.BigEndian.AppendUint64(buf[:0], n))
 }
@@ -129,18 +124,18 @@ func readState(r io.Reader) (*View, error) {
 	}
 	codec := newRowCodec()
 	for count := uint64(0); ; count++ {
-		name, err := in.block(256)
+		name, err := in.tableName()
 		if err != nil {
 			return nil, fmt.Errorf("row %d: %w", count, err)
 		}
-		if len(name) == 0 {
+		if name == "" {
 			return v, in.trailer(v, count)
 		}
-		t := byName[Table(name)]
+		t := byName[name]
 		if t == nil {
 			return nil, cause(cairn.ErrUpgrade, "row %d: table %q is not known to this version", count, name)
 		}
-		data, err := in.block(maxRow)
+		data, err := in.row()
 		if err != nil {
 			return nil, fmt.Errorf("row %d of %s: %w", count, t.tableName(), err)
 		}
@@ -159,15 +154,6 @@ type summedReader struct {
 	buf bytes.Buffer
 }
 
-// ReadByte makes the reader fit for binary.ReadUvarint.
-func (in *summedReader) ReadByte() (byte, error) {
-	b, err := in.r.ReadByte()
-	if err == nil {
-		in.sum.Write([]byte{b})
-	}
-	return b, err
-}
-
 func (in *summedReader) header(v *View) error {
 	head := make([]byte, len(streamMagic)+1)
 	if err := in.full(head); err != nil {
@@ -180,23 +166,23 @@ func (in *summedReader) header(v *View) error {
 		return cause(cairn.ErrUpgrade, "header: version %d, but this program reads version %d", version, streamVersion)
 	}
 	var err error
-	if v.index, err = in.fixed(); err != nil {
+	if v.index, err = in.number(); err != nil {
 		return fmt.Errorf("header: %w", err)
 	}
 	return nil
 }
 
 func (in *summedReader) trailer(v *View, rows uint64) error {
-	count, err := in.varint()
+	count, err := in.number()
 	if err != nil {
 		return fmt.Errorf("trailer: %w", err)
 	}
-	digest, err := in.fixed()
+	digest, err := in.number()
 	if err != nil {
 		return fmt.Errorf("trailer: %w", err)
 	}
 	computed := in.sum.Sum64()
-	sum, err := in.fixed()
+	sum, err := in.number()
 	switch {
 	case err != nil:
 		return fmt.Errorf("trailer: %w", err)
@@ -216,13 +202,24 @@ func (in *summedReader) trailer(v *View, rows uint64) error {
 	return nil
 }
 
-// block reads a length and as many bytes. They are good until the next call.
-func (in *summedReader) block(limit uint64) ([]byte, error) {
-	n, err := in.varint()
+// tableName reads the name that a row starts with; "" is the trailer.
+func (in *summedReader) tableName() (Table, error) {
+	var buf [255]byte
+	if err := in.full(buf[:1]); err != nil {
+		return "", err
+	}
+	name := buf[:buf[0]]
+	err := in.full(name)
+	return Table(name), err
+}
+
+// row reads a length and as many bytes. They are good until the next call.
+func (in *summedReader) row() ([]byte, error) {
+	n, err := in.number()
 	if err != nil {
 		return nil, err
 	}
-	if n > limit {
+	if n > maxRow {
 		return nil, cause(cairn.ErrCorrupt, "length %d", n)
 	}
 	in.buf.Reset()
@@ -233,12 +230,7 @@ func (in *summedReader) block(limit uint64) ([]byte, error) {
 	return in.buf.Bytes(), nil
 }
 
-func (in *summedReader) varint() (uint64, error) {
-	n, err := binary.ReadUvarint(in)
-	return n, short(err)
-}
-
-func (in *summedReader) fixed() (uint64, error) {
+func (in *summedReader) number() (uint64, error) {
 	var buf [8]byte
 	err := in.full(buf[:])
 	return binary.BigEndian.Uint64(buf[:]), err

@@ -1,6 +1,10 @@
 package fsm
 
-import "github.com/cairn-storage/cairn"
+import (
+	"slices"
+
+	"github.com/cairn-storage/cairn"
+)
 
 // CreateSnapshot cuts a point in time of a share. Project, Size, Status, Fault, Order and CreatedAt of Snapshot are set here.
 // A name that is taken is refused even for an equal request: another call means another point in time.
@@ -16,3 +20,94 @@ func (c *CreateSnapshot) target() string {
 
 func (*DeleteSnapshot) op() Op           { return OpDeleteSnapshot }
 func (c *DeleteSnapshot) target() string { return "snapshot/" + string(c.ID) }
+
+func (c *CreateSnapshot) apply(tx *Tx) (string, error) {
+	row := c.Snapshot
+	if err := checkSnapshot(&row); err != nil {
+		return "", err
+	}
+	share, err := tx.idle(row.Share)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case !tx.Type(share.Type).Snapshots:
+		return "", cause(cairn.ErrNotSupported, "%s: type %s does not offer snapshots", share.Ref(), share.Type)
+	case tx.Snapshot(row.ID) != nil:
+		return "", cause(cairn.ErrExists, "snapshot %s: that identifier is taken", row.ID)
+	case tx.SnapshotByName(share.ID, row.Name) != nil:
+		return "", cause(cairn.ErrExists, "%s: has a snapshot %s", share.Ref(), row.Name)
+	}
+	if err := tx.needs(share, cairn.CapSnapshot); err != nil {
+		return "", err
+	}
+	if err := tx.charge(share.Project, cairn.Limits{Snapshots: 1, SnapshotBytes: share.Size}); err != nil {
+		return "", err
+	}
+	row.Project, row.Size, row.Status, row.Fault, row.CreatedAt, row.Order = share.Project, share.Size, "", cairn.Fault{}, tx.meta.At, 1
+	if newest := tx.newestSnapshot(share.ID); newest != nil {
+		row.Order = newest.Order + 1
+	}
+	if err := become(row.Ref(), &row.Status, cairn.StatusCreating); err != nil {
+		return "", err
+	}
+	put(tx, tx.snapshots, &row)
+	for r := range tx.ReplicasOf(share.ID) {
+		put(tx, tx.instances, &cairn.SnapshotInstance{Snapshot: row.ID, Replica: r.ID, Want: cairn.Present, Have: cairn.Absent})
+	}
+	tx.want(share.ID, nil)
+	tx.event("snapshot.creating", row.Project, row.Ref(), "snapshot %s of share %s is cut", row.Name, share.Name)
+	return string(row.ID), nil
+}
+
+func checkSnapshot(s *cairn.Snapshot) error {
+	if err := checkID(cairn.KindSnapshot, s.ID); err != nil {
+		return err
+	}
+	if err := cairn.CheckName("snapshot", s.Name); err != nil {
+		return err
+	}
+	if err := checkText("description", s.Description, maxDescription, true); err != nil {
+		return err
+	}
+	return checkMetadata(s.Metadata)
+}
+
+// newestSnapshot returns the share's snapshot with the highest Order, or nil.
+func (tx *Tx) newestSnapshot(id cairn.ShareID) (newest *cairn.Snapshot) {
+	for s := range tx.SnapshotsOf(id) {
+		newest = s
+	}
+	return newest
+}
+
+func (c *DeleteSnapshot) apply(tx *Tx) (string, error) {
+	old := tx.Snapshot(c.ID)
+	switch {
+	case old == nil:
+		return "", missing(cairn.KindSnapshot, c.ID)
+	case old.Status == cairn.StatusDeleting:
+		return string(c.ID), nil
+	}
+	for clone := range tx.SharesFrom(c.ID) {
+		if clone.Status == cairn.StatusCreating {
+			return "", cause(cairn.ErrInUse, "%s: %s is being created from it", old.Ref(), clone.Ref())
+		}
+	}
+	if task := tx.Task(old.Share); task.Running() && task.Snapshot == c.ID {
+		return "", cause(cairn.ErrInUse, "%s: %s is being reverted to it", old.Ref(), tx.Share(old.Share).Ref())
+	}
+	row := *old
+	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
+		return "", err
+	}
+	put(tx, tx.snapshots, &row)
+	for _, i := range slices.Collect(tx.InstancesOf(c.ID)) {
+		wanted := *i
+		wanted.Want = cairn.Absent
+		put(tx, tx.instances, &wanted)
+	}
+	tx.want(row.Share, nil)
+	tx.event("snapshot.deleting", row.Project, row.Ref(), "snapshot %s is deleted", row.Name)
+	return string(c.ID), nil
+}

@@ -1,6 +1,10 @@
 package fsm
 
-import "github.com/cairn-storage/cairn"
+import (
+	"fmt"
+
+	"github.com/cairn-storage/cairn"
+)
 
 // ResizeShare extends or shrinks a share. Quota and capacity for an extension are taken at once; those of a shrink are given
 // back when it has happened.
@@ -39,3 +43,195 @@ func (c *UnmanageShare) target() string { return "share/" + string(c.ID) }
 
 func (*CancelTask) op() Op           { return OpCancelTask }
 func (c *CancelTask) target() string { return "share/" + string(c.Share) }
+
+// startTask records the task that holds the share's lock from now on. A share remembers only its newest task.
+func (tx *Tx) startTask(s *cairn.Share, t *cairn.Task) {
+	t.Share, t.Project, t.State, t.StartedAt = s.ID, s.Project, cairn.TaskRunning, tx.meta.At
+	put(tx, tx.tasks, t)
+}
+
+// endTask gives the lock back.
+func (tx *Tx) endTask(old *cairn.Task, state cairn.TaskState, fault cairn.Fault) {
+	row := *old
+	row.State, row.Fault, row.EndedAt = state, fault, tx.meta.At
+	put(tx, tx.tasks, &row)
+}
+
+// idle returns the share if it is available and no task holds its lock.
+func (tx *Tx) idle(id cairn.ShareID) (*cairn.Share, error) {
+	s := tx.Share(id)
+	if s == nil {
+		return nil, missing(cairn.KindShare, id)
+	}
+	if task := tx.Task(id); task.Running() {
+		return nil, tx.busy(s, task)
+	}
+	if s.Status != cairn.StatusAvailable {
+		return nil, cause(cairn.ErrPrecondition, "%s: is %s, not available", s.Ref(), s.Status)
+	}
+	return s, nil
+}
+
+func (tx *Tx) busy(s *cairn.Share, t *cairn.Task) error {
+	return cause(cairn.ErrBusy, "%s: task %s (%s) is running", s.Ref(), t.ID, t.Kind)
+}
+
+func (c *ResizeShare) apply(tx *Tx) (string, error) {
+	if err := cairn.CheckSize(c.Size); err != nil {
+		return "", err
+	}
+	if err := checkID(cairn.KindTask, c.Task); err != nil {
+		return "", err
+	}
+	share, err := tx.idle(c.ID)
+	if err != nil {
+		return "", err
+	}
+	if c.Size == share.Size {
+		return "", cause(cairn.ErrInvalid, "%s: has %s already; an extend needs a larger size and a shrink a smaller one", share.Ref(), cairn.FormatSize(c.Size))
+	}
+	if err := tx.needs(share, cairn.CapResize); err != nil {
+		return "", err
+	}
+	task := &cairn.Task{ID: c.Task, Kind: cairn.TaskShrink, Size: c.Size}
+	if growth := c.Size - share.Size; growth > 0 {
+		task.Kind = cairn.TaskExtend
+		if err := tx.reserveGrowth(share, growth); err != nil {
+			return "", err
+		}
+	}
+	tx.startTask(share, task)
+	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Size = c.Size })
+	tx.event("share."+resizeVerb[task.Kind].running, share.Project, share.Ref(), "share %s goes from %s to %s",
+		share.Name, cairn.FormatSize(share.Size), cairn.FormatSize(c.Size))
+	return string(c.Task), nil
+}
+
+var resizeVerb = map[cairn.TaskKind]struct{ running, done string }{
+	cairn.TaskExtend: {"extending", "extended"},
+	cairn.TaskShrink: {"shrinking", "shrunk"},
+}
+
+// reserveGrowth takes quota and capacity for an extension before it begins, so that it cannot run out of them halfway.
+func (tx *Tx) reserveGrowth(s *cairn.Share, growth int64) error {
+	if err := tx.charge(s.Project, cairn.Limits{Bytes: growth}); err != nil {
+		return err
+	}
+	for r := range tx.ReplicasOf(s.ID) {
+		if err := tx.promise(tx.Pool(r.Pool), growth); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// returnGrowth gives back what a resize had reserved above the size that the share now has.
+func (tx *Tx) returnGrowth(s *cairn.Share, growth int64) {
+	tx.giveBack(s.Project, cairn.Limits{Bytes: growth})
+	for r := range tx.ReplicasOf(s.ID) {
+		tx.takeBack(r.Pool, growth)
+	}
+}
+
+func (c *RevertShare) apply(tx *Tx) (string, error) {
+	if err := checkID(cairn.KindTask, c.Task); err != nil {
+		return "", err
+	}
+	share, err := tx.idle(c.ID)
+	if err != nil {
+		return "", err
+	}
+	snap := tx.Snapshot(c.Snapshot)
+	if snap == nil || snap.Share != c.ID {
+		return "", fmt.Errorf("%s: %w", share.Ref(), missing(cairn.KindSnapshot, c.Snapshot))
+	}
+	if !tx.Type(share.Type).Revert {
+		return "", cause(cairn.ErrNotSupported, "%s: type %s does not offer revert", share.Ref(), share.Type)
+	}
+	if err := tx.needs(share, cairn.CapRevert); err != nil {
+		return "", err
+	}
+	switch newest := tx.newestSnapshot(c.ID); {
+	case newest.ID != snap.ID:
+		return "", cause(cairn.ErrPrecondition, "%s: only the newest snapshot can be reverted to, and that is %s (%s), not %s",
+			share.Ref(), newest.Name, newest.Status, snap.Name)
+	case snap.Status != cairn.StatusAvailable:
+		return "", cause(cairn.ErrPrecondition, "%s: the newest snapshot %s is %s", share.Ref(), snap.Name, snap.Status)
+	case snap.Size > share.Size:
+		return "", cause(cairn.ErrPrecondition, "%s: snapshot %s was cut at %s; extend the share to that first", share.Ref(), snap.Name, cairn.FormatSize(snap.Size))
+	}
+	tx.startTask(share, &cairn.Task{ID: c.Task, Kind: cairn.TaskRevert, Snapshot: snap.ID})
+	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Revert = snap.ID })
+	tx.event("share.reverting", share.Project, share.Ref(), "share %s goes back to snapshot %s", share.Name, snap.Name)
+	return string(c.Task), nil
+}
+
+func (c *UnmanageShare) apply(tx *Tx) (string, error) {
+	if err := checkID(cairn.KindTask, c.Task); err != nil {
+		return "", err
+	}
+	if err := checkObjectName(c.Release); err != nil {
+		return "", err
+	}
+	share, err := tx.idle(c.ID)
+	if err != nil {
+		return "", err
+	}
+	if err := tx.noSnapshots(share); err != nil {
+		return "", err
+	}
+	if err := tx.needs(share, cairn.CapAdopt); err != nil {
+		return "", err
+	}
+	row := *share
+	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
+		return "", err
+	}
+	put(tx, tx.shares, &row)
+	tx.startTask(&row, &cairn.Task{ID: c.Task, Kind: cairn.TaskUnmanage})
+	tx.release(c.ID, c.Release)
+	tx.event("share.unmanaging", row.Project, row.Ref(), "share %s is let go of; its data stays as %q", row.Name, c.Release)
+	return string(c.Task), nil
+}
+
+// release wants the objects of a share to stay in their pools under a name, without Cairn's mark.
+func (tx *Tx) release(share cairn.ShareID, name string) {
+	tx.want(share, func(w *cairn.ReplicaWant) { w.Presence, w.Release = cairn.Released, name })
+}
+
+func (c *CancelTask) apply(tx *Tx) (string, error) {
+	share, task := tx.Share(c.Share), tx.Task(c.Share)
+	switch {
+	case share == nil:
+		return "", missing(cairn.KindShare, c.Share)
+	case !task.Running():
+		return "", cause(cairn.ErrPrecondition, "%s: no task is running", share.Ref())
+	}
+	row := *share
+	switch task.Kind {
+	case cairn.TaskExtend, cairn.TaskShrink:
+		tx.endTask(task, cairn.TaskCancelled, cairn.Fault{})
+		tx.undoResize(&row, task)
+	case cairn.TaskManage:
+		if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
+			return "", err
+		}
+		put(tx, tx.shares, &row)
+		tx.endTask(task, cairn.TaskCancelled, cairn.Fault{})
+		tx.release(row.ID, tx.Replica(row.Active).Want.Adopt)
+	default:
+		return "", cause(cairn.ErrPrecondition, "%s: task %s (%s) may be half done and cannot be cancelled", share.Ref(), task.ID, task.Kind)
+	}
+	tx.event("task.cancelled", row.Project, row.Ref(), "task %s of share %s cancelled", task.Kind, row.Name)
+	return string(task.ID), nil
+}
+
+// undoResize wants the size that the share has, gives back what an extension had reserved, and hands over the access rules
+// that had to wait.
+func (tx *Tx) undoResize(s *cairn.Share, task *cairn.Task) {
+	if growth := task.Size - s.Size; growth > 0 {
+		tx.returnGrowth(s, growth)
+	}
+	tx.handOver(s)
+	tx.want(s.ID, func(w *cairn.ReplicaWant) { w.Size = s.Size })
+}

@@ -83,3 +83,11 @@ func cause(sentinel error, format string, args ...any) error {
 func missing[ID ~string](kind cairn.Kind, id ID) error {
 	return fmt.Errorf("%s %q: %w", kind, string(id), cairn.ErrNotFound)
 }
+
+// plural renders "1 snapshot" or "3 snapshots".
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}

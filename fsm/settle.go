@@ -1,0 +1,98 @@
+package fsm
+
+import (
+	"slices"
+
+	"github.com/cairn-storage/cairn"
+)
+
+// settleInstance takes over what a report says of one snapshot. A snapshot that is gone meanwhile is nothing to report on.
+func (r *report) settleInstance(have *SnapshotHave) error {
+	old, snap := r.Instance(have.Snapshot, r.replica.ID), r.Snapshot(have.Snapshot)
+	if old == nil || snap == nil {
+		return nil
+	}
+	if old.Want == cairn.Absent && have.Have == cairn.Absent && have.Fault.Healthy() {
+		remove(r.Tx, r.instances, instanceKey(old.Snapshot, old.Replica))
+		if first(r.InstancesOf(snap.ID)) == nil {
+			r.dropSnapshot(snap)
+			r.event("snapshot.deleted", snap.Project, snap.Ref(), "snapshot %s of share %s is gone", snap.Name, r.share.Name)
+			return nil
+		}
+		return r.settleSnapshot(snap)
+	}
+	row := *old
+	row.Have, row.Locations, row.Fault = have.Have, have.Locations, r.since(old.Fault, have.Fault)
+	if snap.Status == cairn.StatusAvailable && row.Have != cairn.Present && row.Fault.Healthy() {
+		row.Fault = r.since(old.Fault, cairn.Fault{Code: cairn.FaultMissing, Message: "snapshot is not on its replica any more"})
+	}
+	put(r.Tx, r.instances, &row)
+	return r.settleSnapshot(snap)
+}
+
+// settleSnapshot derives status and fault of a snapshot from its instances.
+func (r *report) settleSnapshot(old *cairn.Snapshot) error {
+	row, fault, complete := *old, cairn.Fault{}, true
+	for i := range r.InstancesOf(old.ID) {
+		complete = complete && i.Have == cairn.Present && i.Fault.Healthy()
+		if fault.Healthy() {
+			fault = i.Fault
+		}
+	}
+	if row.Status == cairn.StatusCreating && complete {
+		if err := become(row.Ref(), &row.Status, cairn.StatusAvailable); err != nil {
+			return err
+		}
+		r.event("snapshot.created", row.Project, row.Ref(), "snapshot %s of share %s is available", row.Name, r.share.Name)
+	}
+	row.Fault = r.since(old.Fault, fault)
+	put(r.Tx, r.snapshots, &row)
+	switch {
+	case row.Fault == old.Fault:
+	case row.Fault.Healthy():
+		r.event("snapshot.healthy", row.Project, row.Ref(), "snapshot %s of share %s is healthy again", row.Name, r.share.Name)
+	default:
+		r.event("snapshot.faulty", row.Project, row.Ref(), "snapshot %s of share %s: %s", row.Name, r.share.Name, row.Fault.Message)
+	}
+	return nil
+}
+
+// settleRules settles the changes of access rules that the node has answered for: the report is about the newest generation, so it
+// is about all of them. A report that says that the replica is not served says nothing of rules.
+func (r *report) settleRules() {
+	if r.share.Active != r.replica.ID || !r.served() {
+		return
+	}
+	for _, rule := range slices.Collect(r.allRulesOf(r.share.ID)) {
+		to := accessTo{&r.share, r.Snapshot(rule.Snapshot)}
+		if r.c.RuleFault.Healthy() {
+			r.enforced(to, rule)
+		} else {
+			r.notEnforced(to, rule)
+		}
+	}
+}
+
+func (r *report) enforced(to accessTo, rule *cairn.AccessRule) {
+	row := *rule
+	switch rule.State {
+	case cairn.RuleDenying:
+		remove(r.Tx, r.rules, string(rule.ID))
+		r.accessEvent("access.removed", to, "%s %s has no access to %s any more", row.Kind, row.Who, to.ref())
+	case cairn.RuleApplying, cairn.RuleUpdating, cairn.RuleError:
+		row.State = cairn.RuleActive
+		put(r.Tx, r.rules, &row)
+		r.accessEvent("access.applied", to, "%s %s has %s on %s", row.Kind, row.Who, row.Level, to.ref())
+	}
+}
+
+// notEnforced marks the rules in flight. One that is being denied stays so: as an error it would count as granted.
+func (r *report) notEnforced(to accessTo, rule *cairn.AccessRule) {
+	switch rule.State {
+	case cairn.RuleApplying, cairn.RuleUpdating:
+		row := *rule
+		row.State = cairn.RuleError
+		put(r.Tx, r.rules, &row)
+		r.accessEvent("access.error", to, "%s %s on %s: %s", row.Kind, row.Who, to.ref(), r.c.RuleFault.Message)
+	}
+}
