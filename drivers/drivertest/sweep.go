@@ -1,0 +1,310 @@
+package drivertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
+)
+
+// sweepPatience bounds one scenario at one crash point.
+const sweepPatience = time.Minute
+
+// scenario is a state of the storage, and the action that is going to be interrupted.
+type scenario struct {
+	name   string
+	before []Action
+	action Action
+}
+
+var scenarios = []scenario{
+	{"create", nil, create("r1", 2, gib)},
+	{"delete", []Action{create("r1", 1, gib), fill("r1", "one")}, remove("r1", 2)},
+	{"grow", []Action{create("r1", 1, gib)}, resize("r1", 2, 2*gib)},
+	{"shrink", []Action{create("r1", 1, gib), fill("r1", "one")}, resize("r1", 2, gib/2)},
+	{"snapshot create", []Action{create("r1", 1, gib), fill("r1", "one")}, snapshot("r1", 2, "s1")},
+	{"snapshot create beside another", withSnapshot, snapshot("r1", 2, "s2")},
+	{"snapshot delete", withSnapshot, removeSnapshot("r1", 2, "s1")},
+	{"revert", withSnapshot, revert("r1", 2, "s1")},
+	{
+		"revert again after writes",
+		append(slices.Clone(withSnapshot), revert("r1", 1, "s1"), fill("r1", "three")),
+		revert("r1", 2, "s1"),
+	},
+	{"clone", withSnapshot, clone("r2", 2, "r1", "s1")},
+	{"adopt", []Action{plant("theirs", "one")}, adopt("r1", 2, "theirs")},
+	{"release", []Action{create("r1", 1, gib), fill("r1", "one")}, release("r1", 2, "theirs")},
+}
+
+// withSnapshot is a replica that has moved on since its snapshot.
+var withSnapshot = []Action{create("r1", 1, gib), fill("r1", "one"), snapshot("r1", 1, "s1"), fill("r1", "two")}
+
+// bystander is somebody else's: it stands there in every scenario and must never change.
+var bystander = plant("bystander", "not ours")
+
+// Report is what a sweep found.
+type Report struct {
+	Scenarios int
+	Points    int      // crash points: before and after each step of each scenario
+	Covered   int      // points at which the crash really happened
+	Skipped   []string // scenarios that the pool has no capability for
+	Failures  []string
+}
+
+// CrashSweep fails the test for everything that Sweep finds.
+func CrashSweep(t *testing.T, h Harness) {
+	seed := rand.Uint64()
+	t.Logf("crash sweep seed %d", seed)
+	report := Sweep(t, h, seed)
+	t.Logf("crash points covered: %d of %d in %d scenarios, %d scenarios skipped %v",
+		report.Covered, report.Points, report.Scenarios, len(report.Skipped), report.Skipped)
+	if report.Covered != report.Points || report.Points == 0 {
+		t.Errorf("crash points covered: %d of %d", report.Covered, report.Points)
+	}
+	for _, failure := range report.Failures {
+		t.Error(failure)
+	}
+}
+
+// Sweep runs every scenario once to count its steps, and then once for every crash point: before and after each step. It
+// looks at what the crash left, lets the recovery be interrupted once more at a step that seed chooses, opens the pool
+// again, repeats the action as an actor would, and compares with the clean run. t is only lent to the harness.
+func Sweep(t *testing.T, h Harness, seed uint64) Report {
+	sweepers := make([]sweeper, len(scenarios))
+	var running errgroup.Group
+	running.SetLimit(runtime.GOMAXPROCS(0))
+	for i, sc := range scenarios {
+		sweepers[i] = sweeper{t: t, h: h, sc: sc, r: rand.New(rand.NewPCG(seed, uint64(i)))}
+		running.Go(func() error { sweepers[i].run(); return nil })
+	}
+	_ = running.Wait() // none returns an error: what goes wrong is in the reports
+	var report Report
+	for _, s := range sweepers {
+		report.Scenarios += s.report.Scenarios
+		report.Points += s.report.Points
+		report.Covered += s.report.Covered
+		report.Skipped = append(report.Skipped, s.report.Skipped...)
+		report.Failures = append(report.Failures, s.report.Failures...)
+	}
+	return report
+}
+
+// sweeper sweeps one scenario.
+type sweeper struct {
+	t      *testing.T
+	h      Harness
+	sc     scenario
+	r      *rand.Rand
+	report Report
+}
+
+func (s *sweeper) failf(format string, args ...any) {
+	s.report.Failures = append(s.report.Failures, s.sc.name+": "+fmt.Sprintf(format, args...))
+}
+
+func (s *sweeper) run() {
+	var want Observation
+	counter := &crasher{}
+	err := s.try(func(tr *trial) error {
+		var err error
+		want, err = tr.run(counter)
+		return err
+	})
+	if errors.Is(err, cairn.ErrNotSupported) {
+		s.report.Skipped = append(s.report.Skipped, s.sc.name)
+		return
+	}
+	s.report.Scenarios++
+	if err != nil {
+		s.failf("without a crash: %v", err)
+		return
+	}
+	if len(want.Debris) > 0 {
+		s.failf("without a crash: leaves %v", want.Debris)
+	}
+	s.report.Points += 2 * len(counter.names)
+	for at := 1; at <= len(counter.names); at++ {
+		for _, after := range []bool{false, true} {
+			crash := &crasher{at: at, after: after}
+			if err := s.try(func(tr *trial) error { return s.point(tr, crash, want) }); err != nil {
+				s.failf("crash %s step %d of %d (%s): %v", beforeOrAfter(after), at, len(counter.names), lastStep(crash), err)
+			}
+		}
+	}
+}
+
+func beforeOrAfter(after bool) string {
+	if after {
+		return "after"
+	}
+	return "before"
+}
+
+func lastStep(c *crasher) string {
+	if len(c.names) == 0 {
+		return "none"
+	}
+	return c.names[len(c.names)-1]
+}
+
+// trial is one run of one scenario over its own storage.
+type trial struct {
+	h       Harness
+	sc      scenario
+	ctx     context.Context
+	storage Storage
+	before  Observation
+}
+
+// try prepares the storage of the scenario and uses it: cairn.ErrNotSupported if the pool has not got what it takes.
+func (s *sweeper) try(use func(*trial) error) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), sweepPatience)
+	defer cancel()
+	storage, remove := s.h.New(s.t)
+	defer remove()
+	tr := &trial{h: s.h, sc: s.sc, ctx: ctx, storage: storage}
+	if err := tr.open(through, tr.prepare); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	return use(tr)
+}
+
+func (tr *trial) prepare(p drivers.Pool) error {
+	for _, action := range append([]Action{bystander}, tr.sc.before...) {
+		if err := tr.do(p, action); err != nil {
+			return err
+		}
+	}
+	if needs := tr.sc.action.Needs; needs != "" && !slices.Contains(drivers.CapabilitiesOf(p), needs) {
+		return fmt.Errorf("capability %s: %w", needs, cairn.ErrNotSupported)
+	}
+	var err error
+	tr.before, err = Observe(tr.ctx, p, tr.storage, tr.h.Data)
+	return err
+}
+
+func (tr *trial) do(p drivers.Pool, action Action) error {
+	if action.Needs != "" && !slices.Contains(drivers.CapabilitiesOf(p), action.Needs) {
+		return fmt.Errorf("%s: capability %s: %w", action.Name, action.Needs, cairn.ErrNotSupported)
+	}
+	if err := action.Do(tr.ctx, p, tr.storage, tr.h.Data); err != nil {
+		return fmt.Errorf("%s: %w", action.Name, err)
+	}
+	return nil
+}
+
+// open opens the pool for as long as use takes.
+func (tr *trial) open(step Step, use func(drivers.Pool) error) error {
+	p, err := tr.storage.Open(tr.ctx, step)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	return errors.Join(use(p), tr.storage.Close(p))
+}
+
+// run opens the pool, performs the action, and observes.
+func (tr *trial) run(c *crasher) (Observation, error) {
+	var seen Observation
+	err := tr.open(c.step, func(p drivers.Pool) error {
+		if err := tr.do(p, tr.sc.action); err != nil {
+			return err
+		}
+		var err error
+		seen, err = Observe(tr.ctx, p, tr.storage, tr.h.Data)
+		return err
+	})
+	return seen, err
+}
+
+// point is one crash and everything that has to be true after it.
+func (s *sweeper) point(tr *trial, crash *crasher, want Observation) error {
+	if _, err := tr.run(crash); err == nil && !crash.dead {
+		return fmt.Errorf("the run took only %d steps this time", len(crash.names))
+	}
+	s.report.Covered++
+	if err := tr.checkRemains(want); err != nil {
+		return fmt.Errorf("right after the crash: %w", err)
+	}
+	again := &crasher{at: 1 + s.r.IntN(len(crash.names)+1), after: s.r.IntN(2) == 0}
+	if _, err := tr.run(again); err != nil && !again.dead {
+		return fmt.Errorf("repeated: %w", err)
+	}
+	if err := tr.checkRemains(want); err != nil {
+		return fmt.Errorf("after a second crash %s step %d (%s): %w", beforeOrAfter(again.after), again.at, lastStep(again), err)
+	}
+	for _, what := range []string{"repeated", "repeated once more"} {
+		got, err := tr.run(&crasher{})
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if err := sameOutcome(got, want); err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+	}
+	return tr.checkEpoch(want)
+}
+
+func sameOutcome(got, want Observation) error {
+	if got.String() != want.String() {
+		return fmt.Errorf("ends differently from the clean run:\n--- got\n%s--- want\n%s", got, want)
+	}
+	for name, print := range want.Prints {
+		if got.Prints[name] != print {
+			return fmt.Errorf("%s holds\n%s\nnot\n%s", name, got.Prints[name], print)
+		}
+	}
+	return nil
+}
+
+// checkRemains looks at what a crash left, before anybody repairs it: whatever says that it is ready is as it was before
+// the action or as it will be after it, and what both have is there.
+func (tr *trial) checkRemains(after Observation) error {
+	return tr.open(through, func(p drivers.Pool) error {
+		got, err := Observe(tr.ctx, p, tr.storage, tr.h.Data)
+		if err != nil {
+			return err
+		}
+		for name, print := range got.Prints {
+			if print != tr.before.Prints[name] && print != after.Prints[name] {
+				return fmt.Errorf("%s says that it is ready and holds neither what it held before nor what it will hold:\n%s", name, print)
+			}
+		}
+		for name := range tr.before.Prints {
+			_, stays := after.Prints[name]
+			if _, there := got.Prints[name]; stays && !there {
+				return fmt.Errorf("%s is not there any more", name)
+			}
+		}
+		for _, object := range got.Objects {
+			old, new := tr.before.object(object.ID), after.object(object.ID)
+			if object.Ready && object.Epoch < old.Epoch {
+				return fmt.Errorf("%s has forgotten epoch %d and has %d", object.ID, old.Epoch, object.Epoch)
+			}
+			if object.Ready && object.Size != old.Size && object.Size != new.Size {
+				return fmt.Errorf("%s has size %d, neither %d nor %d", object.ID, object.Size, old.Size, new.Size)
+			}
+		}
+		return nil
+	})
+}
+
+// checkEpoch makes sure that nobody with an older epoch can touch what the action has left, after all those restarts.
+func (tr *trial) checkEpoch(want Observation) error {
+	return tr.open(through, func(p drivers.Pool) error {
+		for _, object := range want.Objects {
+			if err := p.Delete(tr.ctx, object.ID, object.Epoch-1); !errors.Is(err, cairn.ErrStale) {
+				return fmt.Errorf("delete of %s with epoch %d below %d: %v; want cairn.ErrStale", object.ID, object.Epoch-1, object.Epoch, err)
+			}
+		}
+		return nil
+	})
+}
