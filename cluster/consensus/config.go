@@ -1,0 +1,80 @@
+package consensus
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// Config is what an engine needs. Timing may be zero, which means DefaultTiming.
+type Config struct {
+	Dir     string // of the engine alone
+	ID      raft.ServerID
+	Address raft.ServerAddress
+	// Streams makes the stream layer of one Raft instance; closing that layer must not close the port.
+	Streams func() raft.StreamLayer
+	Machine *fsm.Machine
+	Timing  Timing
+	// Clock counts while the machine sleeps; it dates the proof of leadership.
+	Clock func() time.Duration
+	// Middleware, if set, wraps the log store, below the guards: for fault injection and measurement.
+	Middleware func(raft.LogStore) raft.LogStore
+	Logger     *slog.Logger
+}
+
+// Timing is every duration and threshold of Raft, so that tests can shorten them. It must be the same on all nodes.
+type Timing struct {
+	// Heartbeat is how long a follower waits for the leader before it stands, and a candidate for votes.
+	Heartbeat time.Duration
+	// Commit is how soon followers learn of a commit when nothing else is sent.
+	Commit time.Duration
+	// DiskLimit is how long a local write may take before a leader falls silent.
+	DiskLimit time.Duration
+	// RPC bounds one exchange with a peer; a snapshot gets as much for every 256 KiB.
+	RPC time.Duration
+	// SnapshotEvery is how many entries are applied before the next snapshot; SnapshotCheck how often that is looked at.
+	SnapshotEvery uint64
+	SnapshotCheck time.Duration
+	// TrailingLogs stay in the log after a snapshot, so that a follower that was away briefly needs no snapshot.
+	TrailingLogs uint64
+}
+
+// DefaultTiming is for machines in one network.
+func DefaultTiming() Timing {
+	return Timing{
+		Heartbeat:     300 * time.Millisecond,
+		Commit:        50 * time.Millisecond,
+		DiskLimit:     time.Second,
+		RPC:           3 * time.Second,
+		SnapshotEvery: 65_536,
+		SnapshotCheck: 2 * time.Minute,
+		TrailingLogs:  10_240,
+	}
+}
+
+// maxAppendEntries is Raft's cap, and the size of the groups in which concurrent proposals are written.
+//
+// BatchApplyCh stays off: at 128 callers it gains a few percent, and it would leave callers without an answer when the
+// engine stops.
+const maxAppendEntries = 1024
+
+func (c *Config) raft(notify chan<- bool) *raft.Config {
+	config := raft.DefaultConfig()
+	config.LocalID = c.ID
+	config.Logger = raftLogger(c.Logger)
+	config.HeartbeatTimeout = c.Timing.Heartbeat
+	config.ElectionTimeout = c.Timing.Heartbeat
+	config.LeaderLeaseTimeout = c.Timing.Heartbeat / 2
+	config.CommitTimeout = c.Timing.Commit
+	config.MaxAppendEntries = maxAppendEntries
+	config.SnapshotThreshold = c.Timing.SnapshotEvery
+	config.SnapshotInterval = c.Timing.SnapshotCheck
+	config.TrailingLogs = c.Timing.TrailingLogs
+	config.NoLegacyTelemetry = true
+	config.ShutdownOnRemove = false // the node decides what removal means, once it knows of it
+	config.NotifyCh = notify
+	return config
+}

@@ -1,0 +1,268 @@
+package consensus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/cluster/guard"
+)
+
+// stopTimeout is how long a Raft instance may take to stop. One whose disk hangs never does.
+const stopTimeout = 10 * time.Second
+
+// Engine owns the stores, the state machine and the Raft instance of a node. Its goroutines are one supervisor, one
+// forwarder of leadership changes per instance, and one per call that Raft has not answered yet; Close awaits all but those
+// that wait for a disk that hangs.
+type Engine struct {
+	config   Config
+	stores   *stores
+	machine  *machine
+	instance atomic.Pointer[instance]
+	changed  signal // another leader, or none
+	terms    chan bool
+	ready    atomic.Uint64 // the term in which this node has committed an entry as leader; 0 = none
+	reads    *Rounds
+	transfer *guard.Transfer
+	failed   chan error
+	restarts chan string
+	ctx      context.Context
+	cancel   context.CancelFunc
+	watched  chan struct{} // closed when the supervisor has ended
+	running  sync.WaitGroup
+}
+
+// instance is one life of the Raft library.
+type instance struct {
+	*raft.Raft
+	ledger *guard.Ledger
+	notify chan bool
+	leader chan raft.Observation
+	done   chan struct{}
+	once   sync.Once
+	err    error // of stopping
+}
+
+// Open opens or creates the stores and starts Raft. found, if set, is the configuration of a new cluster, used if the
+// stores are empty.
+func Open(config Config, found *raft.Configuration) (*Engine, error) {
+	if config.Timing == (Timing{}) {
+		config.Timing = DefaultTiming()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &Engine{
+		config: config, machine: &machine{Machine: config.Machine},
+		terms: make(chan bool), failed: make(chan error, 1), restarts: make(chan string, 1), watched: make(chan struct{}),
+		ctx: ctx, cancel: cancel,
+	}
+	e.reads = NewRounds(ctx, e.readRound)
+	e.transfer = &guard.Transfer{Probe: e.probe, Limit: 2 * config.Timing.Heartbeat, Interval: config.Timing.Heartbeat / 4}
+	var err error
+	if e.stores, err = openStores(&config); err != nil {
+		cancel()
+		return nil, err
+	}
+	if err := e.start(found, false); err != nil {
+		cancel()
+		return nil, errors.Join(err, e.stores.close())
+	}
+	go e.supervise()
+	return e, nil
+}
+
+// start runs a new instance. One that is restarted in place finds the machine at least as far as any snapshot.
+func (e *Engine) start(found *raft.Configuration, again bool) error {
+	i := &instance{ledger: guard.NewLedger(e.config.Clock), notify: make(chan bool, 8), leader: make(chan raft.Observation, 8), done: make(chan struct{})}
+	config := e.config.raft(i.notify)
+	config.NoSnapshotRestoreOnStart = again
+	wire := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: e.config.Streams(), Logger: config.Logger, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: e.config.Timing.RPC,
+		MsgpackUseNewTimeFormat: true,
+	})
+	transport := guard.NewTransport(wire, e.stores.disk, e.config.Timing.DiskLimit, i.ledger)
+	cached, err := raft.NewLogCache(logCache, e.stores.logs)
+	if err != nil {
+		return fmt.Errorf("raft: %w", err)
+	}
+	if found != nil {
+		empty, err := e.stores.empty()
+		if err == nil && empty {
+			err = raft.BootstrapCluster(config, cached, e.stores.vote, e.stores.snapshots, transport, *found)
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+		}
+	}
+	if i.Raft, err = raft.NewRaft(config, e.machine, cached, e.stores.vote, e.stores.snapshots, transport); err != nil {
+		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+	}
+	i.RegisterObserver(raft.NewObserver(i.leader, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	e.instance.Store(i)
+	e.changed.fire()
+	e.running.Go(func() { e.forward(i) })
+	return nil
+}
+
+// stop ends an instance. After an error it may still be running, and needs its stores.
+func (i *instance) stop() error {
+	i.once.Do(func() {
+		stopped := make(chan error, 1)
+		go func() { stopped <- i.Shutdown().Error() }()
+		select {
+		case i.err = <-stopped:
+		case <-time.After(stopTimeout):
+			i.err = fmt.Errorf("raft: has not stopped within %s; the local disk may hang: %w", stopTimeout, cairn.ErrTimeout)
+		}
+		close(i.done)
+	})
+	return i.err
+}
+
+// forward passes on changes of leadership. An instance that ends has lost it.
+func (e *Engine) forward(i *instance) {
+	leads := false
+	emit := func(now bool) {
+		leads = now
+		if !now {
+			e.ready.Store(0)
+		}
+		select {
+		case e.terms <- now:
+		case <-e.ctx.Done():
+		}
+	}
+	for {
+		select {
+		case now := <-i.notify:
+			emit(now)
+		case <-i.leader:
+			e.changed.fire()
+		case <-i.done:
+			if leads {
+				emit(false)
+			}
+			return
+		}
+	}
+}
+
+// supervise restarts the instance when a guard has found a fault that does not heal otherwise.
+func (e *Engine) supervise() {
+	defer close(e.watched)
+	for {
+		var err error
+		select {
+		case loop := <-e.stores.snapshots.Loops():
+			err = e.healLog(loop)
+		case why := <-e.restarts:
+			e.config.Logger.Error("raft: restarted in place", "why", why)
+			err = e.restart(func() error { return nil })
+		case <-e.ctx.Done():
+			return
+		}
+		if err != nil {
+			e.failed <- err
+			return
+		}
+	}
+}
+
+func (e *Engine) restart(between func() error) error {
+	if err := e.instance.Load().stop(); err != nil {
+		return err
+	}
+	if err := between(); err != nil {
+		return err
+	}
+	return e.start(nil, true)
+}
+
+// healLog drops a log that contradicts a snapshot which the leader sends again and again.
+func (e *Engine) healLog(loop guard.Loop) error {
+	conflict, err := loop.Conflicts(e.stores.logs)
+	if err != nil {
+		return fmt.Errorf("raft log: %w", err)
+	}
+	if !conflict {
+		e.config.Logger.Error("raft: the leader sends the same snapshot again and again, and the log does not say why; see the leader's log", "index", loop.Index)
+		return nil
+	}
+	e.config.Logger.Error("raft: log contradicts the leader's snapshot and was dropped; the snapshot has everything", "index", loop.Index)
+	return e.restart(e.stores.wipeLog)
+}
+
+// Terms receives true when this node becomes leader and false when it no longer is. Two true in a row cannot happen.
+// The receiver must go on receiving until Close.
+func (e *Engine) Terms() <-chan bool { return e.terms }
+
+// Failed receives why the engine cannot go on by itself. The node must stop.
+func (e *Engine) Failed() <-chan error { return e.failed }
+
+// Raft returns the present instance. It is for membership changes of one term; a restart in place replaces it.
+func (e *Engine) Raft() *raft.Raft { return e.instance.Load().Raft }
+
+// Leading reports whether this node is the leader and its state is complete, as far as it knows. Only Read proves it.
+func (e *Engine) Leading() bool {
+	ready := e.ready.Load()
+	r := e.Raft()
+	return ready != 0 && r.State() == raft.Leader && r.CurrentTerm() == ready
+}
+
+// Leader returns the leader that this node knows of, or "".
+func (e *Engine) Leader() (raft.ServerID, raft.ServerAddress) {
+	address, id := e.Raft().LeaderWithID()
+	return id, address
+}
+
+// LeaderChanged returns a channel that is closed when another leader is known, or none any more.
+func (e *Engine) LeaderChanged() <-chan struct{} { return e.changed.wait() }
+
+// Servers returns the newest configuration in the log, committed or not.
+func (e *Engine) Servers() []raft.Server {
+	future := e.Raft().GetConfiguration() // from memory, never fails
+	return future.Configuration().Servers
+}
+
+// Voters returns the voters among the servers.
+func (e *Engine) Voters() []raft.ServerID {
+	var voters []raft.ServerID
+	for _, s := range e.Servers() {
+		if s.Suffrage == raft.Voter {
+			voters = append(voters, s.ID)
+		}
+	}
+	return voters
+}
+
+// Applied is the newest log entry that this node's state contains.
+func (e *Engine) Applied() uint64 {
+	applied, _ := e.machine.position()
+	return applied
+}
+
+// LastLog returns index and term of the newest entry in the log.
+func (e *Engine) LastLog() (index, term uint64) { return lastLog(e.Raft()) }
+
+// DiskWaiting is for how long the local log has not answered a write.
+func (e *Engine) DiskWaiting() time.Duration { return e.stores.disk.Waiting() }
+
+// Close stops Raft and closes the stores.
+func (e *Engine) Close() error {
+	e.cancel()
+	<-e.watched // no restart is under way
+	stopped := e.instance.Load().stop()
+	e.running.Wait()
+	if stopped != nil {
+		return stopped // an instance that may still be running keeps its stores
+	}
+	return e.stores.close()
+}

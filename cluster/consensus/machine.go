@@ -1,0 +1,111 @@
+package consensus
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// machine is Raft's view of the state machine. It outlives a Raft instance: one that starts anew replays entries that the
+// machine has, and those are skipped, so that nobody sees the state go back in time.
+type machine struct {
+	*fsm.Machine
+
+	moved signal
+
+	mu      sync.Mutex
+	applied uint64 // newest entry that the machine has seen or that certainly holds nothing for it
+	command uint64 // newest entry that was a command
+}
+
+// Apply implements raft.FSM.
+func (m *machine) Apply(log *raft.Log) any { return m.ApplyBatch([]*raft.Log{log})[0] }
+
+// ApplyBatch implements raft.BatchingFSM: waiting readers are woken once per batch. Raft's own applied index is no use to
+// them: it rises when entries are handed over, not when they have been applied.
+func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	results := make([]any, len(logs))
+	applied, command := m.position()
+	for i, log := range logs {
+		if log.Index <= applied {
+			continue
+		}
+		if log.Type == raft.LogCommand {
+			results[i] = m.Machine.Apply(log.Index, log.Data)
+			command = log.Index
+		}
+		applied = log.Index
+	}
+	m.advance(applied, command)
+	return results
+}
+
+// Snapshot implements raft.FSM.
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) { return snapshot{m.Machine.Snapshot()}, nil }
+
+// Restore implements raft.FSM.
+func (m *machine) Restore(source io.ReadCloser) error {
+	defer source.Close()
+	if err := m.Machine.Restore(bufio.NewReaderSize(source, 1<<20)); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	m.reset(m.View().Index())
+	return nil
+}
+
+func (m *machine) position() (applied, command uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.applied, m.command
+}
+
+// advance notes that everything up to applied has been applied; command is the newest command among it. A barrier passes
+// entries that hold nothing for the machine, concurrently with the goroutine that applies.
+func (m *machine) advance(applied, command uint64) {
+	m.mu.Lock()
+	m.applied, m.command = max(m.applied, applied), max(m.command, command)
+	m.mu.Unlock()
+	m.moved.fire()
+}
+
+// reset puts the position where a snapshot left the machine, which may be behind.
+func (m *machine) reset(index uint64) {
+	m.mu.Lock()
+	m.applied, m.command = index, index
+	m.mu.Unlock()
+	m.moved.fire()
+}
+
+// wait blocks until the entry of index has been applied.
+func (m *machine) wait(ctx context.Context, index uint64) error {
+	for {
+		moved := m.moved.wait()
+		if applied, _ := m.position(); applied >= index {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+type snapshot struct{ frozen *fsm.Snapshot }
+
+// Persist implements raft.FSMSnapshot.
+func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	if _, err := s.frozen.WriteTo(sink); err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return nil
+}
+
+// Release implements raft.FSMSnapshot.
+func (snapshot) Release() {}
