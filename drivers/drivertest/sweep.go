@@ -24,32 +24,38 @@ type scenario struct {
 	name   string
 	before []Action
 	action Action
+	after  cairn.ReplicaID // what the action leaves, with its epoch; "" if nothing
 }
 
 var scenarios = []scenario{
-	{"create", nil, create("r1", 2, gib)},
-	{"delete", []Action{create("r1", 1, gib), fill("r1", "one")}, remove("r1", 2)},
-	{"grow", []Action{create("r1", 1, gib)}, resize("r1", 2, 2*gib)},
-	{"shrink", []Action{create("r1", 1, gib), fill("r1", "one")}, resize("r1", 2, gib/2)},
-	{"snapshot create", []Action{create("r1", 1, gib), fill("r1", "one")}, snapshot("r1", 2, "s1")},
-	{"snapshot create beside another", withSnapshot, snapshot("r1", 2, "s2")},
-	{"snapshot delete", withSnapshot, removeSnapshot("r1", 2, "s1")},
-	{"revert", withSnapshot, revert("r1", 2, "s1")},
+	{"create", nil, create("r1", actionEpoch, gib), "r1"},
+	{"delete", []Action{create("r1", 1, gib), fill("r1", "one")}, remove("r1", actionEpoch), ""},
+	{"grow", []Action{create("r1", 1, gib)}, resize("r1", actionEpoch, 2*gib), "r1"},
+	{"shrink", []Action{create("r1", 1, gib), fill("r1", "one")}, resize("r1", actionEpoch, gib/2), "r1"},
+	{"snapshot create", []Action{create("r1", 1, gib), fill("r1", "one")}, snapshot("r1", actionEpoch, "s1"), "r1"},
+	{"snapshot create beside another", withSnapshot, snapshot("r1", actionEpoch, "s2"), "r1"},
+	{"snapshot delete", withSnapshot, removeSnapshot("r1", actionEpoch, "s1"), "r1"},
+	{"revert", withSnapshot, revert("r1", actionEpoch, "s1"), "r1"},
 	{
 		"revert again after writes",
 		append(slices.Clone(withSnapshot), revert("r1", 1, "s1"), fill("r1", "three")),
-		revert("r1", 2, "s1"),
+		revert("r1", actionEpoch, "s1"),
+		"r1",
 	},
-	{"clone", withSnapshot, clone("r2", 2, "r1", "s1")},
-	{"adopt", []Action{plant("theirs", "one")}, adopt("r1", 2, "theirs")},
-	{"release", []Action{create("r1", 1, gib), fill("r1", "one")}, release("r1", 2, "theirs")},
+	{"clone", withSnapshot, clone("r2", actionEpoch, "r1", "s1"), "r2"},
+	{"adopt", []Action{plant("theirs", "one")}, adopt("r1", actionEpoch, "theirs"), "r1"},
+	{"release", []Action{create("r1", 1, gib), fill("r1", "one")}, release("r1", actionEpoch, "theirs"), ""},
 }
 
 // withSnapshot is a replica that has moved on since its snapshot.
 var withSnapshot = []Action{create("r1", 1, gib), fill("r1", "one"), snapshot("r1", 1, "s1"), fill("r1", "two")}
 
-// bystander is somebody else's: it stands there in every scenario and must never change.
-var bystander = plant("bystander", "not ours")
+// bystanders stand there in every scenario and must never change: somebody else's object, and a replica of ours whose name
+// begins like that of the one that is acted on.
+var bystanders = []Action{plant("bystander", "not ours"), create("r10", 1, gib), fill("r10", "ten")}
+
+// actionEpoch is the epoch of every interrupted action, higher than all before it.
+const actionEpoch = 2
 
 // Report is what a sweep found.
 type Report struct {
@@ -116,8 +122,10 @@ func (s *sweeper) run() {
 	counter := &crasher{}
 	err := s.try(func(tr *trial) error {
 		var err error
-		want, err = tr.run(counter)
-		return err
+		if want, err = tr.run(counter); err != nil {
+			return err
+		}
+		return tr.checkClean(want)
 	})
 	if errors.Is(err, cairn.ErrNotSupported) {
 		s.report.Skipped = append(s.report.Skipped, s.sc.name)
@@ -127,9 +135,6 @@ func (s *sweeper) run() {
 	if err != nil {
 		s.failf("without a crash: %v", err)
 		return
-	}
-	if len(want.Debris) > 0 {
-		s.failf("without a crash: leaves %v", want.Debris)
 	}
 	s.report.Points += 2 * len(counter.names)
 	for at := 1; at <= len(counter.names); at++ {
@@ -178,8 +183,25 @@ func (s *sweeper) try(use func(*trial) error) error {
 	return use(tr)
 }
 
+// checkClean holds the clean run itself to what crashes are compared with.
+func (tr *trial) checkClean(want Observation) error {
+	if len(want.Debris) > 0 {
+		return fmt.Errorf("leaves %v", want.Debris)
+	}
+	for _, name := range []string{"foreign/bystander", "r10"} {
+		if want.Prints[name] != tr.before.Prints[name] {
+			return fmt.Errorf("%s has changed or is gone", name)
+		}
+	}
+	gone := tr.sc.after == ""
+	if object := want.object(tr.sc.after); !gone && (!object.Ready || object.Epoch != actionEpoch) {
+		return fmt.Errorf("leaves %s with ready %t and epoch %d; want epoch %d", tr.sc.after, object.Ready, object.Epoch, actionEpoch)
+	}
+	return nil
+}
+
 func (tr *trial) prepare(p drivers.Pool) error {
-	for _, action := range append([]Action{bystander}, tr.sc.before...) {
+	for _, action := range slices.Concat(bystanders, tr.sc.before) {
 		if err := tr.do(p, action); err != nil {
 			return err
 		}
@@ -211,10 +233,19 @@ func (tr *trial) open(step Step, use func(drivers.Pool) error) error {
 	return errors.Join(use(p), tr.storage.Close(p))
 }
 
-// run opens the pool, performs the action, and observes.
+// run opens the pool, performs the action, and observes. The steps of opening are crash points of the first scenario only:
+// they are the same in all.
 func (tr *trial) run(c *crasher) (Observation, error) {
 	var seen Observation
-	err := tr.open(c.step, func(p drivers.Pool) error {
+	opened := tr.sc.name == scenarios[0].name
+	step := func(name string, do func() error) error {
+		if !opened {
+			return do()
+		}
+		return c.step(name, do)
+	}
+	err := tr.open(step, func(p drivers.Pool) error {
+		opened = true
 		if err := tr.do(p, tr.sc.action); err != nil {
 			return err
 		}
@@ -243,14 +274,14 @@ func (s *sweeper) point(tr *trial, crash *crasher, want Observation) error {
 	}
 	for _, what := range []string{"repeated", "repeated once more"} {
 		got, err := tr.run(&crasher{})
+		if err == nil {
+			err = sameOutcome(got, want)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
-		if err := sameOutcome(got, want); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
-		}
 	}
-	return tr.checkEpoch(want)
+	return tr.open(through, func(p drivers.Pool) error { return tr.checkLasting(p, want) })
 }
 
 func sameOutcome(got, want Observation) error {
@@ -297,14 +328,20 @@ func (tr *trial) checkRemains(after Observation) error {
 	})
 }
 
-// checkEpoch makes sure that nobody with an older epoch can touch what the action has left, after all those restarts.
-func (tr *trial) checkEpoch(want Observation) error {
-	return tr.open(through, func(p drivers.Pool) error {
-		for _, object := range want.Objects {
-			if err := p.Delete(tr.ctx, object.ID, object.Epoch-1); !errors.Is(err, cairn.ErrStale) {
-				return fmt.Errorf("delete of %s with epoch %d below %d: %v; want cairn.ErrStale", object.ID, object.Epoch-1, object.Epoch, err)
-			}
+// checkLasting looks once more after a restart, without acting, and makes sure that nobody with an older epoch can touch
+// what the action has left.
+func (tr *trial) checkLasting(p drivers.Pool, want Observation) error {
+	got, err := Observe(tr.ctx, p, tr.storage, tr.h.Data)
+	if err == nil {
+		err = sameOutcome(got, want)
+	}
+	if err != nil {
+		return fmt.Errorf("after another restart: %w", err)
+	}
+	for _, object := range want.Objects {
+		if err := p.Delete(tr.ctx, object.ID, object.Epoch-1); !errors.Is(err, cairn.ErrStale) {
+			return fmt.Errorf("delete of %s with epoch %d below %d: %v; want cairn.ErrStale", object.ID, object.Epoch-1, object.Epoch, err)
 		}
-		return nil
-	})
+	}
+	return nil
 }
