@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -100,6 +101,7 @@ func become(ref cairn.Ref, status *cairn.Status, next cairn.Status) error {
 
 // since keeps the time at which a fault began: a fault that is found again is the same fault.
 func (tx *Tx) since(old, found cairn.Fault) cairn.Fault {
+	found.Message = brief(found.Message)
 	switch {
 	case found.Healthy():
 		return cairn.Fault{}
@@ -109,4 +111,12 @@ func (tx *Tx) since(old, found cairn.Fault) cairn.Fault {
 		found.At = tx.meta.At
 	}
 	return found
+}
+
+// brief cuts what a storage tool said to what fits a row and an event.
+func brief(message string) string {
+	if len(message) <= maxDescription {
+		return message
+	}
+	return strings.ToValidUTF8(message[:maxDescription], "") + "…"
 }

@@ -45,10 +45,8 @@ func (c *ReportReplica) apply(tx *Tx) (string, error) {
 	if err := c.current(replica); err != nil {
 		return "", err
 	}
-	switch c.Have.Presence {
-	case cairn.Present, cairn.Absent, cairn.Released:
-	default:
-		return "", cause(cairn.ErrInvalid, "replica %s: presence %q: want present, absent or released", c.Replica, c.Have.Presence)
+	if err := c.check(); err != nil {
+		return "", err
 	}
 	r := &report{Tx: tx, c: c, share: *tx.Share(replica.Share), replica: *replica}
 	r.replica.Have = c.Have
@@ -82,6 +80,20 @@ func (c *ReportReplica) current(r *cairn.Replica) error {
 	case r.Epoch != c.Epoch || r.Generation != c.Generation:
 		return cause(cairn.ErrStale, "replica %s: report of epoch %d generation %d, but it is at %d and %d",
 			c.Replica, c.Epoch, c.Generation, r.Epoch, r.Generation)
+	}
+	return nil
+}
+
+func (c *ReportReplica) check() error {
+	switch c.Have.Presence {
+	case cairn.Present, cairn.Absent, cairn.Released:
+	default:
+		return cause(cairn.ErrInvalid, "replica %s: presence %q: want present, absent or released", c.Replica, c.Have.Presence)
+	}
+	for _, s := range c.Snapshots {
+		if s.Have != cairn.Present && s.Have != cairn.Absent {
+			return cause(cairn.ErrInvalid, "replica %s: snapshot %s: presence %q: want present or absent", c.Replica, s.Snapshot, s.Have)
+		}
 	}
 	return nil
 }

@@ -93,6 +93,6 @@ func (r *report) notEnforced(to accessTo, rule *cairn.AccessRule) {
 		row := *rule
 		row.State = cairn.RuleError
 		put(r.Tx, r.rules, &row)
-		r.accessEvent("access.error", to, "%s %s on %s: %s", row.Kind, row.Who, to.ref(), r.c.RuleFault.Message)
+		r.accessEvent("access.error", to, "%s %s on %s: %s", row.Kind, row.Who, to.ref(), brief(r.c.RuleFault.Message))
 	}
 }

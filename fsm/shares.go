@@ -79,7 +79,7 @@ func (c *CreateShare) apply(tx *Tx) (string, error) {
 		tx.startTask(&row, &cairn.Task{ID: c.Task, Kind: cairn.TaskManage})
 		tx.event("share.managing", row.Project, row.Ref(), "share %s (%s) takes over %q in pool %s", row.Name, cairn.FormatSize(row.Size), c.Adopt, tx.poolLabel(pool))
 	} else {
-		tx.event("share.creating", row.Project, row.Ref(), "share %s (%s) is created in pool %s", row.Name, cairn.FormatSize(row.Size), tx.poolLabel(pool))
+		tx.event("share.creating", row.Project, row.Ref(), "share %s (%s) is being created in pool %s", row.Name, cairn.FormatSize(row.Size), tx.poolLabel(pool))
 	}
 	return string(row.ID), nil
 }
@@ -273,7 +273,7 @@ func (c *DeleteShare) apply(tx *Tx) (string, error) {
 	}
 	put(tx, tx.shares, &row)
 	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Presence = cairn.Absent })
-	tx.event("share.deleting", row.Project, row.Ref(), "share %s is deleted", row.Name)
+	tx.event("share.deleting", row.Project, row.Ref(), "share %s is being deleted", row.Name)
 	return string(c.ID), nil
 }
 

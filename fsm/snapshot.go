@@ -278,6 +278,9 @@ func (t *table[R]) load(c *rowCodec, data []byte) (uint64, error) {
 	if err := dec.Decode(value); err != nil {
 		return 0, fmt.Errorf("%w: %w", cairn.ErrCorrupt, err)
 	}
+	if again, err := c.encode(value); err != nil || !bytes.Equal(again, data) {
+		return 0, cause(cairn.ErrCorrupt, "is not encoded as this program would")
+	}
 	key := t.key(value)
 	if last, ok := t.rows.Max(); ok && last.key >= key {
 		return 0, cause(cairn.ErrCorrupt, "key %q comes after %q", key, last.key)

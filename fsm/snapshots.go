@@ -56,7 +56,7 @@ func (c *CreateSnapshot) apply(tx *Tx) (string, error) {
 		put(tx, tx.instances, &cairn.SnapshotInstance{Snapshot: row.ID, Replica: r.ID, Want: cairn.Present, Have: cairn.Absent})
 	}
 	tx.want(share.ID, nil)
-	tx.event("snapshot.creating", row.Project, row.Ref(), "snapshot %s of share %s is cut", row.Name, share.Name)
+	tx.event("snapshot.creating", row.Project, row.Ref(), "snapshot %s of share %s is being cut", row.Name, share.Name)
 	return string(row.ID), nil
 }
 
@@ -108,6 +108,6 @@ func (c *DeleteSnapshot) apply(tx *Tx) (string, error) {
 		put(tx, tx.instances, &wanted)
 	}
 	tx.want(row.Share, nil)
-	tx.event("snapshot.deleting", row.Project, row.Ref(), "snapshot %s is deleted", row.Name)
+	tx.event("snapshot.deleting", row.Project, row.Ref(), "snapshot %s is being deleted", row.Name)
 	return string(c.ID), nil
 }

@@ -1,0 +1,163 @@
+package fsm
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/cairn-storage/cairn"
+)
+
+// checkState holds a machine's state against everything that can be computed from its rows.
+func checkState(t testing.TB, m *Machine) {
+	t.Helper()
+	v := m.View()
+	if got, want := v.Digest(), recomputed(v); got != want {
+		t.Errorf("digest %016x, but the rows have %016x", got, want)
+	}
+	checkUsage(t, v)
+	checkReferences(t, v)
+	again := restored(t, m)
+	if again.View().Digest() != v.Digest() || again.View().Index() != v.Index() {
+		t.Errorf("restored: digest %016x at %d, want %016x at %d", again.View().Digest(), again.View().Index(), v.Digest(), v.Index())
+	}
+	if !bytes.Equal(stream(t, again), stream(t, m)) {
+		t.Error("the snapshot of a restored machine has other bytes")
+	}
+	checkIndexes(t, v, again.View())
+}
+
+// recomputed builds the digest from nothing but the rows.
+func recomputed(v *View) (digest uint64) {
+	codec, hasher := newRowCodec(), newRowCodec()
+	for _, table := range v.tables() {
+		for key, data := range table.encoded(codec) {
+			digest ^= hasher.sum(table.tableName(), key, data)
+		}
+	}
+	return digest
+}
+
+func stream(t testing.TB, m *Machine) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	n, err := m.Snapshot().WriteTo(&buf)
+	if err != nil || n != int64(buf.Len()) {
+		t.Fatalf("WriteTo returned %d, %v for %d bytes", n, err, buf.Len())
+	}
+	return buf.Bytes()
+}
+
+func restored(t testing.TB, m *Machine) *Machine {
+	t.Helper()
+	again := New()
+	if err := again.Restore(bytes.NewReader(stream(t, m))); err != nil {
+		t.Fatal(err)
+	}
+	return again
+}
+
+// checkUsage counts usage and provisioning anew: they are kept up to date in small steps, so a forgotten step shows here.
+func checkUsage(t testing.TB, v *View) {
+	t.Helper()
+	usage, promised := map[cairn.ProjectID]cairn.Usage{}, map[cairn.PoolID]int64{}
+	for s := range v.Shares("") {
+		u, size := usage[s.Project], s.Size
+		for r := range v.ReplicasOf(s.ID) {
+			promised[r.Pool] += max(s.Size, r.Want.Size)
+			size = max(size, r.Want.Size)
+		}
+		u.Project, u.Shares, u.Bytes = s.Project, u.Shares+1, u.Bytes+size
+		usage[s.Project] = u
+	}
+	for s := range v.Snapshots("") {
+		u := usage[s.Project]
+		u.Snapshots, u.SnapshotBytes = u.Snapshots+1, u.SnapshotBytes+s.Size
+		usage[s.Project] = u
+	}
+	if len(usage) != v.usage.len() || len(promised) != v.provisioned.len() {
+		t.Errorf("%d rows of usage and %d of provisioning, want %d and %d", v.usage.len(), v.provisioned.len(), len(usage), len(promised))
+	}
+	for project, want := range usage {
+		if got := v.Usage(project); got != want {
+			t.Errorf("usage %+v, want %+v", got, want)
+		}
+	}
+	for pool, want := range promised {
+		if got := v.Provisioned(pool); got != want {
+			t.Errorf("pool %s has promised %d, want %d", pool, got, want)
+		}
+	}
+}
+
+// checkReferences looks for rows that point to nothing: the leaks of a state machine.
+func checkReferences(t testing.TB, v *View) {
+	t.Helper()
+	for s := range v.Shares("") {
+		if v.Replica(s.Active) == nil {
+			t.Errorf("share %s has no active replica", s.ID)
+		}
+	}
+	for r := range v.Replicas() {
+		if v.Share(r.Share) == nil || v.Node(r.Node) == nil || v.Pool(r.Pool) == nil {
+			t.Errorf("replica %s has no share, node or pool", r.ID)
+		}
+	}
+	for s := range v.Snapshots("") {
+		if v.Share(s.Share) == nil || first(v.InstancesOf(s.ID)) == nil {
+			t.Errorf("snapshot %s has no share or no instance", s.ID)
+		}
+	}
+	for i := range v.instances.all("") {
+		if v.Snapshot(i.Snapshot) == nil || v.Replica(i.Replica) == nil {
+			t.Errorf("instance %s/%s has no snapshot or no replica", i.Snapshot, i.Replica)
+		}
+	}
+	for r := range v.rules.all("") {
+		if v.Share(r.Share) == nil || r.Snapshot != "" && v.Snapshot(r.Snapshot) == nil {
+			t.Errorf("rule %s has no share or no snapshot", r.ID)
+		}
+	}
+	for task := range v.Tasks("") {
+		if v.Share(task.Share) == nil {
+			t.Errorf("task %s has no share", task.ID)
+		}
+	}
+	next := v.FirstEvent()
+	for e := range v.Events(0) {
+		if e.Seq != next {
+			t.Errorf("event %d follows %d", e.Seq, next-1)
+		}
+		next++
+	}
+}
+
+// checkIndexes compares the indexes, which are kept in small steps, with those that a restore has built anew.
+func checkIndexes(t testing.TB, kept, built *View) {
+	t.Helper()
+	sameIndexes(t, kept.nodes, built.nodes)
+	sameIndexes(t, kept.shares, built.shares)
+	sameIndexes(t, kept.replicas, built.replicas)
+	sameIndexes(t, kept.snapshots, built.snapshots)
+	sameIndexes(t, kept.instances, built.instances)
+	sameIndexes(t, kept.rules, built.rules)
+	sameIndexes(t, kept.tasks, built.tasks)
+	sameIndexes(t, kept.requests, built.requests)
+}
+
+func sameIndexes[R any](t testing.TB, a, b *table[R]) {
+	t.Helper()
+	for n := range a.indexes {
+		var left, right []entry
+		a.indexes[n].entries.Ascend(func(e entry) bool { left = append(left, e); return true })
+		b.indexes[n].entries.Ascend(func(e entry) bool { right = append(right, e); return true })
+		if len(left) != len(right) {
+			t.Errorf("index %d of %s has %d entries, want %d", n, a.name, len(left), len(right))
+			continue
+		}
+		for i := range left {
+			if left[i] != right[i] {
+				t.Errorf("index %d of %s: entry %v, want %v", n, a.name, left[i], right[i])
+			}
+		}
+	}
+}
