@@ -1,0 +1,102 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
+)
+
+// Have is what a look found.
+type Have struct {
+	Object *drivers.Object // nil: certainly absent
+	Served []drivers.ExportSpec
+	Info   drivers.Info
+}
+
+// look asks the pool and the exporters. Nothing is remembered from earlier passes but what cannot change behind our back:
+// how the pool is configured, and what the exporters of this process were told.
+func (p *pass) look(ctx context.Context) (*Have, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.StepTimeout)
+	defer cancel()
+	id := p.want.Replica.Pool
+	pool := p.cfg.Pools[id]
+	if pool == nil {
+		_, name := id.Split()
+		return nil, fmt.Errorf("pool %s: not configured on this node: %w", name, errPool)
+	}
+	have := &Have{}
+	var err error
+	if have.Info, err = p.info(ctx, id, pool); err != nil {
+		return nil, poolError("info", err)
+	}
+	switch object, err := pool.Stat(ctx, p.id); {
+	case err == nil:
+		have.Object = &object
+	case !errors.Is(err, cairn.ErrNotFound):
+		return nil, poolError("stat", err)
+	}
+	if have.Served, err = p.exports(ctx); err != nil {
+		return nil, err
+	}
+	return have, nil
+}
+
+// info is read once per pool: all of it but the free bytes, which the actor does not use, is configuration.
+func (a *Actor) info(ctx context.Context, id cairn.PoolID, pool drivers.Pool) (drivers.Info, error) {
+	a.mu.Lock()
+	info, ok := a.infos[id]
+	a.mu.Unlock()
+	if ok {
+		return info, nil
+	}
+	info, err := pool.Info(ctx)
+	if err != nil {
+		return info, err
+	}
+	a.mu.Lock()
+	a.infos[id] = info
+	a.mu.Unlock()
+	return info, nil
+}
+
+// exports lists what the share's exporter serves of this replica.
+func (p *pass) exports(ctx context.Context) ([]drivers.ExportSpec, error) {
+	table := p.served[p.want.Share.Protocol]
+	if table == nil {
+		return nil, nil
+	}
+	list, err := table.of(ctx, p.id)
+	if err != nil {
+		return nil, fmt.Errorf("exports: %w: %w", errExport, err)
+	}
+	return list, nil
+}
+
+// export finds what is served of the replica, or of its snapshot.
+func (h *Have) export(snapshot cairn.SnapshotID) (drivers.ExportSpec, bool) {
+	for _, spec := range h.Served {
+		if spec.ID.Snapshot == snapshot {
+			return spec, true
+		}
+	}
+	return drivers.ExportSpec{}, false
+}
+
+// snapshot finds the snapshot on the pool; nil if it is certainly not there.
+func (h *Have) snapshot(id cairn.SnapshotID) *drivers.SnapshotObject {
+	if h.Object == nil {
+		return nil
+	}
+	i := slices.IndexFunc(h.Object.Snapshots, func(s drivers.SnapshotObject) bool { return s.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &h.Object.Snapshots[i]
+}
+
+// ready reports whether the object is there and complete.
+func (h *Have) ready() bool { return h.Object != nil && h.Object.Ready }

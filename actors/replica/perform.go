@@ -1,0 +1,135 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
+)
+
+// deadline is how long the step may take. Of a call that is cut off the outcome is unknown; the next look tells.
+func (p *pass) deadline(op Op) time.Duration {
+	switch op {
+	case OpCreate, OpUnexport, OpRelease:
+		return p.cfg.StepTimeout
+	}
+	size := p.want.Replica.Want.Size
+	if p.have.Object != nil {
+		size = max(size, p.have.Object.Size)
+	}
+	seconds := min(size/slowestCopy, int64(longestCopy/time.Second))
+	return p.cfg.StepTimeout + time.Duration(seconds)*time.Second
+}
+
+// perform takes one step.
+func (p *pass) perform(ctx context.Context, s Step) error {
+	ctx, cancel := context.WithTimeout(ctx, p.deadline(s.Op))
+	defer cancel()
+	switch s.Op {
+	case OpExport, OpUnexport:
+		return p.serve(ctx, s)
+	case OpSnapshot, OpResize:
+		return p.quiesced(ctx, s)
+	}
+	return p.change(ctx, s)
+}
+
+// change calls the pool.
+func (p *pass) change(ctx context.Context, s Step) error {
+	row := p.want.Replica
+	pool := p.cfg.Pools[row.Pool]
+	switch s.Op {
+	case OpCreate:
+		_, err := pool.Create(ctx, p.createSpec())
+		return err
+	case OpDelete:
+		return pool.Delete(ctx, row.ID, row.Epoch)
+	case OpClone:
+		if d, ok := pool.(drivers.Cloner); ok {
+			_, err := d.Clone(ctx, p.createSpec(), row.Want.SourceReplica, row.Want.Source)
+			return err
+		}
+	case OpAdopt:
+		if d, ok := pool.(drivers.Adopter); ok {
+			_, err := d.Adopt(ctx, p.createSpec(), row.Want.Adopt)
+			return err
+		}
+	case OpRelease:
+		if d, ok := pool.(drivers.Adopter); ok {
+			return d.Release(ctx, row.ID, row.Epoch, row.Want.Release)
+		}
+	case OpResize:
+		if d, ok := pool.(drivers.Resizer); ok {
+			return d.Resize(ctx, row.ID, row.Epoch, row.Want.Size)
+		}
+	case OpRevert:
+		if d, ok := pool.(drivers.Reverter); ok {
+			return d.Revert(ctx, row.ID, row.Epoch, s.Snapshot)
+		}
+	case OpSnapshot:
+		if d, ok := pool.(drivers.Snapshotter); ok {
+			_, err := d.CreateSnapshot(ctx, row.ID, row.Epoch, s.Snapshot)
+			return err
+		}
+	case OpDeleteSnapshot:
+		if d, ok := pool.(drivers.Snapshotter); ok {
+			return d.DeleteSnapshot(ctx, row.ID, row.Epoch, s.Snapshot)
+		}
+	}
+	return fmt.Errorf("the pool cannot do this: %w", cairn.ErrNotSupported)
+}
+
+func (p *pass) createSpec() drivers.CreateSpec {
+	row := p.want.Replica
+	return drivers.CreateSpec{ID: row.ID, Epoch: row.Epoch, Size: row.Want.Size, Specs: p.want.Specs}
+}
+
+// quiesced holds writers while a pool without atomic snapshots cuts one, and while a size that the exporter enforces gets
+// smaller: what was written meanwhile would be half in the snapshot, or beyond the size.
+func (p *pass) quiesced(ctx context.Context, s Step) error {
+	exporter, ok := p.cfg.Exporters[p.want.Share.Protocol].(drivers.Quiescer)
+	shrinks := s.Op == OpResize && p.have.Object.Size > p.want.Replica.Want.Size && p.have.Info.Enforcement == drivers.EnforcedByExporter
+	tears := s.Op == OpSnapshot && !p.have.Info.AtomicSnapshots
+	if !ok || !shrinks && !tears {
+		return p.change(ctx, s)
+	}
+	asked := time.Now()
+	resume, err := exporter.Quiesce(ctx, drivers.ExportID{Replica: p.id})
+	if err != nil {
+		return fmt.Errorf("hold writers: %w", err)
+	}
+	defer resume()
+	if err := p.change(ctx, s); err != nil {
+		return err
+	}
+	resume()
+	p.cfg.Logger.Info("writers were held", "replica", p.id, "share", p.want.Share.ID, "for", s.String(), "frozen", time.Since(asked))
+	return nil
+}
+
+// serve calls the exporter. If it refuses the set of rules, the share is served with those that it took before, and the
+// new ones are reported as not applied: one bad rule locks nobody else out.
+func (p *pass) serve(ctx context.Context, s Step) error {
+	table := p.served[p.want.Share.Protocol]
+	if table == nil {
+		return fmt.Errorf("this node has no exporter for %s: %w", p.want.Share.Protocol, cairn.ErrNotSupported)
+	}
+	if s.Op == OpUnexport {
+		return table.unexport(ctx, drivers.ExportID{Replica: p.id, Snapshot: s.Snapshot})
+	}
+	locations, err := table.export(ctx, s.Export)
+	refused := errors.Is(err, cairn.ErrInvalid) || errors.Is(err, cairn.ErrNotSupported)
+	if proven := p.want.proven(s.Export.Rules); refused && len(proven) < len(s.Export.Rules) {
+		p.refused = fmt.Errorf("%s: %w", s, err)
+		spec := s.Export
+		spec.Rules = proven
+		locations, err = table.export(ctx, spec)
+	}
+	if err == nil {
+		p.locations[s.Snapshot] = locations
+	}
+	return err
+}

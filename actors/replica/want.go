@@ -1,0 +1,81 @@
+package replica
+
+import (
+	"slices"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// Want is everything that the state machine wants of one replica, taken from one view.
+type Want struct {
+	Replica   *cairn.Replica
+	Share     *cairn.Share
+	Specs     map[string]string  // extra specs of the share type
+	Rules     []cairn.AccessRule // granted to the share, in order of ID
+	Snapshots []WantSnapshot     // in order of ID
+	// Unproven are the rules among all of these that no exporter has taken yet: handed to the node, or refused before.
+	Unproven map[cairn.RuleID]bool
+	// InFlight: some rules wait to hear whether they are enforced. Refused: some were not, when they were last tried.
+	InFlight, Refused, Denying bool
+}
+
+// WantSnapshot is a snapshot that is wanted on the replica, or on its way out.
+type WantSnapshot struct {
+	*cairn.SnapshotInstance
+	Rules []cairn.AccessRule // granted to the mounted snapshot
+}
+
+// gather reads what is wanted of the row's replica. Pure.
+func gather(v *fsm.View, row *cairn.Replica) *Want {
+	w := &Want{Replica: row, Share: v.Share(row.Share), Unproven: make(map[cairn.RuleID]bool)}
+	if w.Share == nil { // a replica's share outlives it
+		w.Share = &cairn.Share{ID: row.Share}
+	}
+	if t := v.Type(w.Share.Type); t != nil {
+		w.Specs = t.Specs
+	}
+	w.Rules = w.granted(v, "")
+	for instance := range v.InstancesOn(row.ID) {
+		w.Snapshots = append(w.Snapshots, WantSnapshot{instance, w.granted(v, instance.Snapshot)})
+	}
+	return w
+}
+
+// granted returns the rules that the exporter has to know, without what is not its business: a rule that becomes active
+// is not a change of the export. A rule that was refused is tried again with every pass.
+func (w *Want) granted(v *fsm.View, snapshot cairn.SnapshotID) []cairn.AccessRule {
+	var rules []cairn.AccessRule
+	for rule := range v.RulesOf(w.Share.ID, snapshot) {
+		switch rule.State {
+		case cairn.RuleApplying, cairn.RuleUpdating:
+			w.InFlight, w.Unproven[rule.ID] = true, true
+		case cairn.RuleError:
+			w.Refused, w.Unproven[rule.ID] = true, true
+		case cairn.RuleActive, cairn.RuleQueuedToUpdate:
+		case cairn.RuleDenying:
+			w.Denying = true
+			continue
+		default: // queued: not yet, or no more
+			continue
+		}
+		r := *rule
+		r.State, r.CreatedAt = "", 0
+		rules = append(rules, r)
+	}
+	return rules
+}
+
+// proven leaves out the rules that no exporter has taken yet.
+func (w *Want) proven(rules []cairn.AccessRule) []cairn.AccessRule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r cairn.AccessRule) bool { return w.Unproven[r.ID] })
+}
+
+// mounted reports whether clients may reach the snapshot.
+func (s WantSnapshot) mounted() bool { return s.Want == cairn.Present && len(s.Rules) > 0 }
+
+// serves reports whether the replica itself is to be exported. While a revert is wanted it is not: see Plan.
+func (w *Want) serves() bool {
+	r := w.Replica
+	return w.Share.Protocol != "" && r.Role == cairn.RoleActive && r.Want.Presence == cairn.Present && r.Want.Revert == ""
+}
