@@ -30,8 +30,9 @@ type ShareType struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// "files" or "block".
 	Format string `protobuf:"bytes,3,opt,name=format,proto3" json:"format,omitempty"`
-	// Extra specs: driver, replication_type, failover, snapshot_support, create_share_from_snapshot_support,
-	// revert_to_snapshot_support, mount_snapshot_support, and driver-qualified ones such as zfs:compression.
+	// Extra specs: driver, replication_type (readable or dr), failover (manual or auto), and the booleans snapshot_support,
+	// create_share_from_snapshot_support, revert_to_snapshot_support and mount_snapshot_support; further ones must be
+	// driver-qualified, such as zfs:compression.
 	Specs map[string]string `protobuf:"bytes,4,rep,name=specs,proto3" json:"specs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// RFC 3339.
 	CreatedAt     string `protobuf:"bytes,5,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
@@ -960,12 +961,16 @@ func (x *ListQuotasResponse) GetQuotas() []*Quota {
 // ListTasksRequest selects tasks.
 type ListTasksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty means the caller's project; "*" means all that the caller may see.
+	// Empty means the caller's project; "*" means all, for callers who are bound to no project.
 	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
 	// Only running ones.
 	Running bool `protobuf:"varint,2,opt,name=running,proto3" json:"running,omitempty"`
 	// How fresh.
-	Read          *Read `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	Read *Read `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
+	// At most so many; 0 means 1000.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the previous answer.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1021,11 +1026,27 @@ func (x *ListTasksRequest) GetRead() *Read {
 	return nil
 }
 
+func (x *ListTasksRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListTasksRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
 // ListTasksResponse holds the tasks.
 type ListTasksResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Running first, then newest first.
-	Tasks         []*Task `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Tasks []*Task `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1065,6 +1086,13 @@ func (x *ListTasksResponse) GetTasks() []*Task {
 		return x.Tasks
 	}
 	return nil
+}
+
+func (x *ListTasksResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // GetTaskRequest names a share.
@@ -1799,7 +1827,8 @@ type ListEventsRequest struct {
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// Only of resources with this ID.
 	Id string `protobuf:"bytes,3,opt,name=id,proto3" json:"id,omitempty"`
-	// Empty means the caller's project; "*" means all that the caller may see.
+	// Empty means the caller's project, or with an ID whichever the caller may see; "*" means all, for callers who are bound to
+	// no project.
 	Project string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
 	// How fresh.
 	Read *Read `protobuf:"bytes,5,opt,name=read,proto3" json:"read,omitempty"`
@@ -1943,7 +1972,8 @@ type FollowEventsRequest struct {
 	After uint64 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`
 	// Only of resources with this ID.
 	Id string `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
-	// Empty means the caller's project; "*" means all that the caller may see.
+	// Empty means the caller's project, or with an ID whichever the caller may see; "*" means all, for callers who are bound to
+	// no project.
 	Project       string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2120,13 +2150,17 @@ const file_cairn_v1_admin_proto_rawDesc = "" +
 	"\x11ListQuotasRequest\x12\"\n" +
 	"\x04read\x18\x01 \x01(\v2\x0e.cairn.v1.ReadR\x04read\"=\n" +
 	"\x12ListQuotasResponse\x12'\n" +
-	"\x06quotas\x18\x01 \x03(\v2\x0f.cairn.v1.QuotaR\x06quotas\"j\n" +
+	"\x06quotas\x18\x01 \x03(\v2\x0f.cairn.v1.QuotaR\x06quotas\"\xa6\x01\n" +
 	"\x10ListTasksRequest\x12\x18\n" +
 	"\aproject\x18\x01 \x01(\tR\aproject\x12\x18\n" +
 	"\arunning\x18\x02 \x01(\bR\arunning\x12\"\n" +
-	"\x04read\x18\x03 \x01(\v2\x0e.cairn.v1.ReadR\x04read\"9\n" +
+	"\x04read\x18\x03 \x01(\v2\x0e.cairn.v1.ReadR\x04read\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"a\n" +
 	"\x11ListTasksResponse\x12$\n" +
-	"\x05tasks\x18\x01 \x03(\v2\x0e.cairn.v1.TaskR\x05tasks\"d\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x0e.cairn.v1.TaskR\x05tasks\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"d\n" +
 	"\x0eGetTaskRequest\x12\x14\n" +
 	"\x05share\x18\x01 \x01(\tR\x05share\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\"\n" +

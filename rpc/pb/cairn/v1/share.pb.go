@@ -742,7 +742,7 @@ func (x *GetShareResponse) GetEvent() uint64 {
 // ListSharesRequest selects shares.
 type ListSharesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Empty means the caller's project; "*" means all that the caller may see.
+	// Empty means the caller's project; "*" means all, for callers who are bound to no project.
 	Project string `protobuf:"bytes,1,opt,name=project,proto3" json:"project,omitempty"`
 	// At most so many; 0 means 1000.
 	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

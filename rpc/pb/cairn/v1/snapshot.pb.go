@@ -445,7 +445,7 @@ type ListSnapshotsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// ID or name of a share; empty means all of the project.
 	Share string `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
-	// Empty means the caller's project; "*" means all that the caller may see.
+	// Empty means the caller's project; "*" means all, for callers who are bound to no project.
 	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
 	// How fresh.
 	Read *Read `protobuf:"bytes,3,opt,name=read,proto3" json:"read,omitempty"`
