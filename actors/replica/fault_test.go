@@ -390,3 +390,24 @@ func TestSnapshotHoldsWritersAndSaysForHowLong(t *testing.T) {
 		t.Errorf("log lacks the freeze time:\n%s", &log)
 	}
 }
+
+// liar says that it has changed the size and has not.
+type liar struct{ riggedPool }
+
+func (liar) Resize(context.Context, cairn.ReplicaID, uint64, int64) error { return nil }
+
+func TestLookIsBelievedAndNotTheCall(t *testing.T) {
+	f := newQuietFixture(t)
+	f.create("a")
+	f.settle("a")
+	f.cfg.Pools = map[cairn.PoolID]drivers.Pool{poolOne: liar{riggedPool{f.pool, f.rig}}}
+	f.actor = New(f.cfg)
+	f.must(t, &fsm.ResizeShare{ID: "s-a", Size: 128 * mib, Task: "task-1"})
+	if err := f.pass("a"); err == nil {
+		t.Fatal("pass found nothing wrong")
+	}
+	wantFault(t, "share", f.share("a").Fault, cairn.FaultUnknown, "had no effect")
+	if task := f.View().Task("s-a"); !task.Running() || f.share("a").Size != 64*mib {
+		t.Errorf("task %+v, share %+v", task, f.share("a"))
+	}
+}

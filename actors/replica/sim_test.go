@@ -30,14 +30,15 @@ type simulation struct {
 	runtime   *actors.Runtime
 	faults    bool
 	usersDone bool
+	actions   int // of the users
 	count     int
 	refusals  int
 	// content is what the last acknowledged write left in a replica, or the revert after it.
 	content map[cairn.ReplicaID]string
 }
 
-func newSimulation(t testing.TB, seed uint64) *simulation {
-	s := &simulation{disk: newMemory("memory"), faults: true, content: make(map[cairn.ReplicaID]string)}
+func newSimulation(t testing.TB, seed uint64, actions int) *simulation {
+	s := &simulation{actions: actions, disk: newMemory("memory"), faults: true, content: make(map[cairn.ReplicaID]string)}
 	s.World = sim.New(seed, nil)
 	if *simSeed != 0 {
 		s.World = sim.New(seed, os.Stderr)
@@ -92,7 +93,7 @@ func (s *simulation) Apply(ctx context.Context, meta fsm.Meta, c fsm.Command) (f
 }
 
 func (s *simulation) users() {
-	for range 80 {
+	for range s.actions {
 		s.Sleep(time.Duration(s.Random.IntN(300)) * time.Millisecond)
 		if s.Random.IntN(3) == 0 {
 			s.write()
@@ -239,9 +240,9 @@ func (s *simulation) check() error {
 	return errors.Join(problems...)
 }
 
-func simulate(t testing.TB, seed uint64) uint64 {
+func simulate(t testing.TB, seed uint64, actions int) uint64 {
 	t.Helper()
-	s := newSimulation(t, seed)
+	s := newSimulation(t, seed, actions)
 	if !s.RunUntil(s.settled, 200_000) {
 		var waiting []string
 		for row := range s.View().Replicas() {
@@ -259,26 +260,26 @@ func simulate(t testing.TB, seed uint64) uint64 {
 // Everything must converge, no object may be left over, and no acknowledged write may be lost.
 func TestSimulation(t *testing.T) {
 	if *simSeed != 0 {
-		t.Logf("trace %x", simulate(t, *simSeed))
+		t.Logf("trace %x", simulate(t, *simSeed, 100))
 		return
 	}
 	first := rand.Uint64()
-	t.Logf("seeds %d and the 99 after it", first)
-	for i := range uint64(100) {
-		simulate(t, first+i)
+	t.Logf("seeds %d and the 49 after it", first)
+	for i := range uint64(50) {
+		simulate(t, first+i, 100)
 	}
 }
 
 func TestSameSeedSameTrace(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	want, others := simulate(t, seed), make(map[uint64]bool)
+	want, others := simulate(t, seed, 25), make(map[uint64]bool)
 	for i := range uint64(100) {
-		if got := simulate(t, seed); got != want {
+		if got := simulate(t, seed, 25); got != want {
 			t.Fatalf("run %d: trace %x, want %x", i+1, got, want)
 		}
 		if i%5 == 0 {
-			others[simulate(t, seed+1+i)] = true
+			others[simulate(t, seed+1+i, 25)] = true
 		}
 	}
 	if len(others) != 20 || others[want] {
