@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
-	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"syscall"
 
 	dav "golang.org/x/net/webdav"
 )
@@ -131,14 +129,10 @@ func (q *request) preconditions() error {
 	if want == "" && unwanted == "" {
 		return nil
 	}
-	tag := ""
-	switch info, err := q.x.root.Stat(local(q.path)); {
-	case err == nil:
-		tag = entityTag(info)
-	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-		return err
-	}
+	tag, err := q.x.tag(q.path)
 	switch {
+	case err != nil:
+		return err
 	case want != "" && !lists(want, tag):
 		return refuse(http.StatusPreconditionFailed, "If-Match: this is not the version that is there")
 	case unwanted != "" && lists(unwanted, tag):
@@ -227,7 +221,8 @@ func (q *request) makeCollection() (int, error) {
 	return http.StatusCreated, q.makeDir(en)
 }
 
-// destination is the path that COPY and MOVE go to.
+// destination is the path that COPY and MOVE go to. A tree cannot move into itself or onto a directory that holds it; a copy
+// of it can.
 func (q *request) destination() (string, error) {
 	u, err := url.Parse(q.Header.Get("Destination"))
 	switch {
@@ -238,14 +233,15 @@ func (q *request) destination() (string, error) {
 	case u.Path != q.x.path && !strings.HasPrefix(u.Path, q.x.path+"/"):
 		return "", refuse(http.StatusBadGateway, "the destination is in another share")
 	}
-	return cleanPath(u, q.x.path)
+	to, err := cleanPath(u, q.x.path)
+	if err == nil && (to == q.path || q.Method == "MOVE" && (within(to, q.path) || within(q.path, to))) {
+		return "", refuse(http.StatusForbidden, "source and destination are the same, or one is in the other")
+	}
+	return to, err
 }
 
 // transfer serves COPY and MOVE.
 func (q *request) transfer(to string) (int, error) {
-	if to == q.path {
-		return 0, refuse(http.StatusForbidden, "source and destination are the same")
-	}
 	dest, err := q.x.entryOf(to, http.StatusConflict)
 	if err != nil {
 		return 0, err
@@ -260,9 +256,6 @@ func (q *request) transfer(to string) (int, error) {
 	if q.Method == "COPY" {
 		return q.copy(dest, may)
 	}
-	if under(to, q.path) || under(q.path, to) {
-		return 0, refuse(http.StatusForbidden, "one of source and destination is in the other")
-	}
 	source, err := q.x.entryOf(q.path, http.StatusNotFound)
 	if err != nil {
 		return 0, err
@@ -272,7 +265,7 @@ func (q *request) transfer(to string) (int, error) {
 	return created(replaced), err
 }
 
-func under(name, dir string) bool { return strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/") }
+func within(name, dir string) bool { return strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/") }
 
 // copy prepares the whole copy in the staging directory, so it may go into its own source.
 func (q *request) copy(dest entry, may func(old status) error) (int, error) {

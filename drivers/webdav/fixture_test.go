@@ -99,7 +99,7 @@ func newFixture(t *testing.T) *fixture {
 }
 
 // serve starts an exporter behind TLS. Client certificates are verified where they are given, as the node does.
-func serve(t *testing.T, g drivers.Guard, log io.Writer) (*Exporter, *httptest.Server) {
+func serve(t testing.TB, g drivers.Guard, log io.Writer) (*Exporter, *httptest.Server) {
 	server := httptest.NewUnstartedServer(nil)
 	e := New(Config{
 		BaseURL: "https://" + server.Listener.Addr().String(), Guard: g,
@@ -183,7 +183,7 @@ func begin(ctx context.Context, server *httptest.Server, client *http.Client, ur
 }
 
 // dial returns a client that connects from the given address, or from any.
-func dial(t *testing.T, server *httptest.Server, from netip.Addr) *http.Client {
+func dial(t testing.TB, server *httptest.Server, from netip.Addr) *http.Client {
 	transport := server.Client().Transport.(*http.Transport).Clone()
 	dialer := &net.Dialer{}
 	if from.IsValid() {
@@ -231,11 +231,13 @@ func (f *fixture) export() cairn.ExportLocation {
 // url is that of a path in the share, as it is: already encoded.
 func (f *fixture) url(path string) string { return f.server.URL + "/shares/share-1" + path }
 
-// do sends one request; headers are "Name: value".
+// do sends one request; headers are "Name: value". It may be called from any goroutine.
 func (f *fixture) do(method, path, body string, headers ...string) result {
 	f.Helper()
 	req, err := http.NewRequestWithContext(f.ctx, method, f.url(path), strings.NewReader(body))
-	f.must(err)
+	if err != nil {
+		return result{err: err}
+	}
 	for _, header := range headers {
 		name, value, _ := strings.Cut(header, ": ")
 		if name == "Destination" && strings.HasPrefix(value, "/") {
@@ -247,7 +249,7 @@ func (f *fixture) do(method, path, body string, headers ...string) result {
 		req.SetBasicAuth(user, password)
 	}
 	res, err := roundTrip(f.client, req)
-	f.must(err)
+	res.err = err
 	return res
 }
 
@@ -255,8 +257,8 @@ func (f *fixture) do(method, path, body string, headers ...string) result {
 func (f *fixture) want(status int, method, path, body string, headers ...string) result {
 	f.Helper()
 	res := f.do(method, path, body, headers...)
-	if res.status != status {
-		f.Fatalf("%s %s %v: %d %q; want %d", method, path, headers, res.status, res.body, status)
+	if res.err != nil || res.status != status {
+		f.Fatalf("%s %s %v: %d %.300q, %v; want %d", method, path, headers, res.status, res.body, res.err, status)
 	}
 	if status >= 400 && method != "HEAD" && (strings.Count(res.body, "\n") != 1 || !strings.HasSuffix(res.body, "\n")) {
 		f.Errorf("%s %s: refusal is not one line: %q", method, path, res.body)

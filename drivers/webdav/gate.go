@@ -11,6 +11,7 @@ type gate struct {
 	mu      sync.Mutex
 	inside  int
 	holders int
+	waiting int           // to enter
 	changed chan struct{} // closed at the next change; nil while nobody waits for one
 }
 
@@ -18,7 +19,10 @@ type gate struct {
 func (g *gate) enter(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if err := g.wait(ctx, func() bool { return g.holders == 0 }); err != nil {
+	g.waiting++
+	err := g.wait(ctx, func() bool { return g.holders == 0 })
+	g.waiting--
+	if err != nil {
 		return err
 	}
 	g.inside++

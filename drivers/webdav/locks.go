@@ -57,6 +57,28 @@ func (t *lockTable) end(path string) {
 type methodLocks struct {
 	*lockTable
 	method string
+	// tag returns the entity tag of a path, "" if nothing is there.
+	tag func(path string) (string, error)
+}
+
+// Confirm also evaluates the entity tags of an If header, which the lock system of x/net/webdav ignores. They are those of
+// the path of the request, or of the tagged one.
+func (m methodLocks) Confirm(now time.Time, name0, name1 string, conditions ...dav.Condition) (func(), error) {
+	path := name0
+	if path == "" {
+		path = name1
+	}
+	for _, c := range conditions {
+		if c.ETag == "" {
+			continue
+		}
+		if tag, err := m.tag(path); err != nil {
+			return nil, err
+		} else if (tag == c.ETag) == c.Not {
+			return nil, dav.ErrConfirmationFailed
+		}
+	}
+	return m.lockTable.LockSystem.Confirm(now, name0, name1, conditions...)
 }
 
 // Create is called by x/net/webdav for LOCK, and with depth 0 to find out whether a path is locked by somebody else.

@@ -192,7 +192,7 @@ func (q *request) limitXML() {
 }
 
 func (q *request) handler(system dav.FileSystem) *dav.Handler {
-	return &dav.Handler{Prefix: q.x.path, FileSystem: system, LockSystem: methodLocks{q.x.locks, q.Method}}
+	return &dav.Handler{Prefix: q.x.path, FileSystem: system, LockSystem: methodLocks{q.x.locks, q.Method, q.x.tag}}
 }
 
 // recorder keeps a small answer until it is certain.

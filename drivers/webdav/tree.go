@@ -76,6 +76,17 @@ func entityTag(info fs.FileInfo) string {
 	return fmt.Sprintf(`"%x-%x-%x"`, inode, info.ModTime().UnixNano(), info.Size())
 }
 
+// tag returns the entity tag of what is at the path, or "" if nothing is there.
+func (x *export) tag(name string) (string, error) {
+	info, err := x.root.Stat(local(name))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	return entityTag(info), nil
+}
+
 // contentType goes by the name alone: a PROPFIND of a large directory must not open every file.
 func contentType(name string) string {
 	if t := mime.TypeByExtension(path.Ext(name)); t != "" {
