@@ -64,7 +64,7 @@ const maxAppendEntries = 1024
 func (c *Config) raft(notify chan<- bool) *raft.Config {
 	config := raft.DefaultConfig()
 	config.LocalID = c.ID
-	config.Logger = raftLogger(c.Logger)
+	config.Logger = Logger(c.Logger)
 	config.HeartbeatTimeout = c.Timing.Heartbeat
 	config.ElectionTimeout = c.Timing.Heartbeat
 	config.LeaderLeaseTimeout = c.Timing.Heartbeat / 2

@@ -8,9 +8,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// raftLogger renders Raft's log as slog, one level quieter: what Raft calls an error (a peer that does not answer, once per
+// Logger renders Raft's log as slog, one level quieter: what Raft calls an error (a peer that does not answer, once per
 // attempt) is at most a warning to an operator. What he can act on is logged by this repository's own code.
-func raftLogger(logger *slog.Logger) hclog.Logger {
+func Logger(logger *slog.Logger) hclog.Logger {
 	intercept := hclog.NewInterceptLogger(&hclog.LoggerOptions{Level: hclog.Off, Output: io.Discard})
 	intercept.RegisterSink(sink{logger})
 	return intercept

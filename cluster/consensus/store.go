@@ -52,7 +52,7 @@ func openStores(c *Config) (_ *stores, err error) {
 	if err = prime(s.stable); err != nil {
 		return nil, err
 	}
-	files, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, snapshotsKept, raftLogger(c.Logger))
+	files, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, snapshotsKept, Logger(c.Logger))
 	if err != nil {
 		return nil, fmt.Errorf("raft snapshots: %w", err)
 	}

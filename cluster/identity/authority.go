@@ -110,24 +110,27 @@ func (a *Authority) SignNode(csrDER []byte, node cairn.NodeID, now time.Time) ([
 	template := leaf(Subject{Kind: SubjectNode, Name: string(node)}, now, NodeTTL)
 	template.DNSNames, template.IPAddresses = request.DNSNames, request.IPAddresses
 	template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
+	if template.SerialNumber, err = newSerial(); err != nil {
+		return nil, err
+	}
 	return a.sign(template, request)
 }
 
-// SignUser signs the public key of a certificate request for a user, who can only be a client.
-func (a *Authority) SignUser(csrDER []byte, user string, ttl time.Duration, now time.Time) ([]byte, error) {
+// SignUser signs the public key of a certificate request for a user, who can only be a client. Of serial the first 16 bytes
+// become the certificate's serial number, so that a repeated request gets the same one.
+func (a *Authority) SignUser(csrDER []byte, user string, serial []byte, ttl time.Duration, now time.Time) ([]byte, error) {
 	request, err := parseRequest(csrDER)
 	if err != nil {
 		return nil, err
 	}
-	return a.sign(leaf(Subject{Kind: SubjectUser, Name: user}, now, ttl), request)
+	template := leaf(Subject{Kind: SubjectUser, Name: user}, now, ttl)
+	template.SerialNumber = new(big.Int).SetBytes(serial[:16])
+	template.SerialNumber.SetBit(template.SerialNumber, 127, 0) // positive in DER, and never 0
+	template.SerialNumber.SetBit(template.SerialNumber, 126, 1)
+	return a.sign(template, request)
 }
 
 func (a *Authority) sign(template *x509.Certificate, request *x509.CertificateRequest) ([]byte, error) {
-	serial, err := newSerial()
-	if err != nil {
-		return nil, err
-	}
-	template.SerialNumber = serial
 	der, err := x509.CreateCertificate(rand.Reader, template, a.Certificate, request.PublicKey, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("certificate of %s: %w", template.Subject.CommonName, err)

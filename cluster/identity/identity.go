@@ -65,6 +65,9 @@ func (b Bundle) PEM() []byte {
 	return append(append(append([]byte{}, b.CertificatePEM...), b.KeyPEM...), b.AuthorityPEM...)
 }
 
+// adminName is the first administrator.
+const adminName = "admin"
+
 // adminTTL is long, because the first administrator is who renews everybody else.
 const adminTTL = 5 * 365 * 24 * time.Hour
 
@@ -137,12 +140,16 @@ func found(nodeName, clusterName string, now time.Time) (*Identity, error) {
 }
 
 func (i *Identity) foundAdmin(now time.Time) (Bundle, error) {
-	const name = "admin"
+	const name = adminName
 	csr, key, err := NewRequest(nil)
 	if err != nil {
 		return Bundle{}, err
 	}
-	der, err := i.Authority.SignUser(csr, name, adminTTL, now)
+	serial, err := NewSecret()
+	if err != nil {
+		return Bundle{}, err
+	}
+	der, err := i.Authority.SignUser(csr, name, serial, adminTTL, now)
 	if err != nil {
 		return Bundle{}, err
 	}

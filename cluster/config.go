@@ -1,0 +1,91 @@
+package cluster
+
+import (
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/cluster/consensus"
+	"github.com/cairn-storage/cairn/cluster/lease"
+)
+
+// Config is what a node needs. DataDir, Listener, Advertise and Logger are required.
+type Config struct {
+	DataDir  string
+	Listener net.Listener // the cluster port; the node owns it
+	// Advertise is the host:port at which other nodes reach Listener.
+	Advertise string
+	// GossipBind is the host:port for gossip; "" is any port on the host of Advertise. GossipAdvertise is what others use.
+	GossipBind, GossipAdvertise string
+	// Seeds are addresses of members to ask for the leader when nothing else is known, such as after all moved at once.
+	Seeds []string
+	// Free reports the free bytes of the node's pools; it is called with every heartbeat and must not block. May be nil.
+	Free func() map[cairn.PoolID]int64
+	// Timing may be zero, which means DefaultTiming. It must be the same on all nodes.
+	Timing Timing
+	// Clock counts while the machine sleeps, Now is the wall clock; both are for tests to replace.
+	Clock lease.Clock
+	Now   func() time.Time
+	// Middleware, if set, wraps the Raft log store: for fault injection and measurement.
+	Middleware func(raft.LogStore) raft.LogStore
+	Logger     *slog.Logger
+}
+
+// Timing is every duration of a node.
+type Timing struct {
+	Raft      consensus.Timing
+	Lease     lease.Terms
+	Heartbeat time.Duration // between renewals of the lease
+	// Election is how long a call waits for a leader before it says that there is none.
+	Election time.Duration
+	// Stable is how long a new node must have been healthy before it may vote; Pilot is how often that is looked at.
+	Stable, Pilot time.Duration
+	// Checkpoint is how often states are compared, if anything has changed; CheckpointEntries is how many log entries bring
+	// it forward.
+	Checkpoint        time.Duration
+	CheckpointEntries uint64
+}
+
+// DefaultTiming is for machines in one network.
+func DefaultTiming() Timing {
+	return Timing{
+		Raft:              consensus.DefaultTiming(),
+		Lease:             lease.Terms{TTL: 2 * time.Second, Margin: 500 * time.Millisecond},
+		Heartbeat:         250 * time.Millisecond,
+		Election:          1500 * time.Millisecond,
+		Stable:            3 * time.Second,
+		Pilot:             time.Second,
+		Checkpoint:        30 * time.Second,
+		CheckpointEntries: 10_000,
+	}
+}
+
+const (
+	// maxSkew is how far clocks may differ when a node joins or comes back. Tokens and certificates expire by the wall
+	// clock, and so do the events that people read; nothing that fences does.
+	maxSkew = 60 * time.Second
+	// callTimeout bounds calls whose context has no deadline.
+	callTimeout = 10 * time.Second
+)
+
+func (c *Config) setDefaults() {
+	if c.Timing == (Timing{}) {
+		c.Timing = DefaultTiming()
+	}
+	if c.Clock == nil {
+		c.Clock = lease.Boottime
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.GossipBind == "" {
+		host, _, _ := net.SplitHostPort(c.Advertise) // Open has checked it
+		c.GossipBind = net.JoinHostPort(host, "0")
+	}
+	if c.Free == nil {
+		c.Free = func() map[cairn.PoolID]int64 { return nil }
+	}
+}

@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/fsm"
+	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
+)
+
+// heard answers a heartbeat of a node, which its certificate has proven. The answer grants a lease only to a node that is
+// committed as up and not condemned, and only from the moment at which this node was certainly the leader.
+func (t *term) heard(node cairn.NodeID, request *peerv1.HeartbeatRequest) (*peerv1.HeartbeatResponse, error) {
+	row := t.node.View().Node(node)
+	if row == nil {
+		return nil, fmt.Errorf("node %s: is not a member of the cluster: %w", node, cairn.ErrNotFound)
+	}
+	t.reports.put(node, request, t.node.config.Now())
+	answer := &peerv1.HeartbeatResponse{Sequence: request.GetSequence()}
+	if !t.leases.Heard(node) || row.State != cairn.NodeUp {
+		answer.Revoked = true
+		return answer, nil
+	}
+	if age, ok := t.node.engine.ProofAge(); ok {
+		answer.TtlNanos, answer.ProofAgeNanos = int64(t.node.config.Timing.Lease.TTL), int64(age)
+	}
+	return answer, nil
+}
+
+// judgeAll commits who is down, and who is up again.
+func (t *term) judgeAll(ctx context.Context) {
+	for node := range t.node.View().Nodes() {
+		t.judge(ctx, node.ID)
+	}
+}
+
+func (t *term) judge(ctx context.Context, id cairn.NodeID) {
+	t.liveness.Lock()
+	defer t.liveness.Unlock()
+	node := t.node.View().Node(id)
+	if node == nil {
+		t.leases.Forget(id)
+		return
+	}
+	var verdict cairn.NodeState
+	switch {
+	case node.State == cairn.NodeUp && t.leases.Condemn(id):
+		verdict = cairn.NodeDown
+	case node.State == cairn.NodeDown && t.leases.Back(id):
+		verdict = cairn.NodeUp
+	default:
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if _, err := t.node.applyHere(ctx, &fsm.SetNodeState{Node: id, State: verdict}); err != nil {
+		return // judged again at the next tick; until then it gets no lease
+	}
+	t.leases.Settle(id, verdict == cairn.NodeUp)
+	t.node.config.Logger.Warn("node: is "+string(verdict), "node", node.Name, "silent", t.leases.Silent(id).Round(time.Millisecond))
+}
