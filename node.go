@@ -43,19 +43,14 @@ type Pool struct {
 func (p *Pool) Ref() Ref { return Ref{Kind: KindPool, ID: string(p.ID), Name: p.Name} }
 
 // Provisionable is how many bytes may be promised on the pool, by Manila's rule for thin pools:
-// (total - reserved) * over-subscription. It saturates instead of overflowing.
+// (total - reserved) * over-subscription, rounded down. It saturates instead of overflowing.
 func (p *Pool) Provisionable() int64 {
-	if p.Total <= 0 {
-		return 0
-	}
-	usable := uint64(100 - min(max(p.ReservedPercent, 0), 100))
-	ratio := uint64(min(max(p.OverSubscriptionPercent, 100), math.MaxInt32))
-	high, low := bits.Mul64(uint64(p.Total), usable*ratio)
-	const percents = 100 * 100
-	if high >= percents {
+	ratio := max(p.OverSubscriptionPercent, 100)
+	high, low := bits.Mul64(uint64(max(p.Total, 0)), uint64(100-p.ReservedPercent)*uint64(ratio))
+	if high >= 100*100 {
 		return math.MaxInt64
 	}
-	bytes, _ := bits.Div64(high, low, percents)
+	bytes, _ := bits.Div64(high, low, 100*100)
 	return int64(min(bytes, math.MaxInt64))
 }
 
