@@ -47,6 +47,9 @@ func ParseClient(who string) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("client %q: want an address or a CIDR, such as 10.0.0.7, 10.0.0.0/8 or fd00::/64: %w", who, ErrInvalid)
 	}
+	if prefix.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("client %q: is IPv4 in the clothes of IPv6; write it as IPv4, such as 10.0.0.0/8: %w", who, ErrInvalid)
+	}
 	if prefix != prefix.Masked() {
 		return netip.Prefix{}, fmt.Errorf("client %q: has bits behind its prefix; did you mean %s?: %w", who, prefix.Masked(), ErrInvalid)
 	}

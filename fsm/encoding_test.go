@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"github.com/cairn-storage/cairn"
 )
 
@@ -195,7 +197,7 @@ func FuzzDecode(f *testing.F) {
 }
 
 // smallMachine has one of everything, under the identifiers that fill gives to the commands of the corpus where it can.
-func smallMachine(t testing.TB) *Machine {
+func smallMachine(t rapid.TB) *Machine {
 	t.Helper()
 	m := New()
 	apply(t, m, &InitCluster{Cluster: cairn.Cluster{ID: "c1", Name: "lab"}, Admin: cairn.User{Name: "alice", Role: cairn.UserAdmin}})
@@ -227,7 +229,7 @@ func createShare(name string, size int64) *CreateShare {
 }
 
 // apply fails the test if the command is refused.
-func apply(t testing.TB, m *Machine, c Command) Result {
+func apply(t rapid.TB, m *Machine, c Command) Result {
 	t.Helper()
 	result := try(t, m, Meta{At: 1}, c)
 	if result.Err != nil {
@@ -237,11 +239,11 @@ func apply(t testing.TB, m *Machine, c Command) Result {
 }
 
 // try applies the command as the next entry of the log.
-func try(t testing.TB, m *Machine, meta Meta, c Command) Result {
+func try(t rapid.TB, m *Machine, meta Meta, c Command) Result {
 	t.Helper()
 	data, err := Encode(meta, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m.Apply(m.View().Index()+1, data)
+	return m.Apply(m.live.index+1, data)
 }

@@ -2,13 +2,14 @@ package fsm
 
 import (
 	"bytes"
-	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/cairn-storage/cairn"
 )
 
 // checkState holds a machine's state against everything that can be computed from its rows.
-func checkState(t testing.TB, m *Machine) {
+func checkState(t rapid.TB, m *Machine) {
 	t.Helper()
 	v := m.View()
 	if got, want := v.Digest(), recomputed(v); got != want {
@@ -37,7 +38,7 @@ func recomputed(v *View) (digest uint64) {
 	return digest
 }
 
-func stream(t testing.TB, m *Machine) []byte {
+func stream(t rapid.TB, m *Machine) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	n, err := m.Snapshot().WriteTo(&buf)
@@ -47,7 +48,7 @@ func stream(t testing.TB, m *Machine) []byte {
 	return buf.Bytes()
 }
 
-func restored(t testing.TB, m *Machine) *Machine {
+func restored(t rapid.TB, m *Machine) *Machine {
 	t.Helper()
 	again := New()
 	if err := again.Restore(bytes.NewReader(stream(t, m))); err != nil {
@@ -57,7 +58,7 @@ func restored(t testing.TB, m *Machine) *Machine {
 }
 
 // checkUsage counts usage and provisioning anew: they are kept up to date in small steps, so a forgotten step shows here.
-func checkUsage(t testing.TB, v *View) {
+func checkUsage(t rapid.TB, v *View) {
 	t.Helper()
 	usage, promised := map[cairn.ProjectID]cairn.Usage{}, map[cairn.PoolID]int64{}
 	for s := range v.Shares("") {
@@ -90,7 +91,7 @@ func checkUsage(t testing.TB, v *View) {
 }
 
 // checkReferences looks for rows that point to nothing: the leaks of a state machine.
-func checkReferences(t testing.TB, v *View) {
+func checkReferences(t rapid.TB, v *View) {
 	t.Helper()
 	for s := range v.Shares("") {
 		if v.Replica(s.Active) == nil {
@@ -132,7 +133,7 @@ func checkReferences(t testing.TB, v *View) {
 }
 
 // checkIndexes compares the indexes, which are kept in small steps, with those that a restore has built anew.
-func checkIndexes(t testing.TB, kept, built *View) {
+func checkIndexes(t rapid.TB, kept, built *View) {
 	t.Helper()
 	sameIndexes(t, kept.nodes, built.nodes)
 	sameIndexes(t, kept.shares, built.shares)
@@ -144,7 +145,7 @@ func checkIndexes(t testing.TB, kept, built *View) {
 	sameIndexes(t, kept.requests, built.requests)
 }
 
-func sameIndexes[R any](t testing.TB, a, b *table[R]) {
+func sameIndexes[R any](t rapid.TB, a, b *table[R]) {
 	t.Helper()
 	for n := range a.indexes {
 		var left, right []entry

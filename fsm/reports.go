@@ -124,7 +124,7 @@ func (r *report) gone() bool {
 
 // created makes a share available whose replica is there, and ends the task of a managed one.
 func (r *report) created() error {
-	if r.share.Status != cairn.StatusCreating || !r.served() {
+	if r.share.Status != cairn.StatusCreating || r.share.Active != r.replica.ID || !r.served() {
 		return nil
 	}
 	if err := become(r.share.Ref(), &r.share.Status, cairn.StatusAvailable); err != nil {
@@ -153,17 +153,35 @@ func (r *report) settleTask() {
 		return
 	case !r.served():
 	case task.Kind == cairn.TaskRevert:
-		r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
-		r.replica.Want.Revert, r.wants = "", true
-		r.event("share.reverted", r.share.Project, r.share.Ref(), "share %s is back at snapshot %s", r.share.Name, r.Snapshot(task.Snapshot).Name)
+		r.reverted(task)
 		return
-	case have.Size == r.replica.Want.Size:
+	case r.everywhere(func(replica *cairn.Replica) bool { return replica.Have.Size == replica.Want.Size }):
 		r.resized(task)
 		return
 	}
 	row := *task
 	row.Fault = r.since(task.Fault, have.Fault)
 	put(r.Tx, r.tasks, &row)
+}
+
+// everywhere reports whether something holds for all replicas of the share.
+func (r *report) everywhere(holds func(*cairn.Replica) bool) bool {
+	for replica := range r.ReplicasOf(r.share.ID) {
+		if !holds(replica) {
+			return false
+		}
+	}
+	return true
+}
+
+// reverted lets this replica be served again, and ends the task with the last one.
+func (r *report) reverted(task *cairn.Task) {
+	r.replica.Want.Revert, r.wants = "", true
+	put(r.Tx, r.replicas, &r.replica)
+	if r.everywhere(func(replica *cairn.Replica) bool { return replica.Want.Revert == "" }) {
+		r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
+		r.event("share.reverted", r.share.Project, r.share.Ref(), "share %s is back at snapshot %s", r.share.Name, r.Snapshot(task.Snapshot).Name)
+	}
 }
 
 // resized grants the size that was wanted. What a shrink frees is given back only now: until now it was in use.
@@ -181,7 +199,9 @@ func (r *report) resized(task *cairn.Task) {
 func (r *report) refuseShrink(task *cairn.Task) {
 	fault := r.replica.Have.Fault
 	r.endTask(task, cairn.TaskFailed, fault)
-	r.replica.Want.Size, r.replica.Have.Fault, r.wants = r.share.Size, cairn.Fault{}, true
+	r.want(r.share.ID, func(w *cairn.ReplicaWant) { w.Size = r.share.Size })
+	r.replica = *r.Replica(r.replica.ID)
+	r.replica.Have.Fault = cairn.Fault{}
 	r.event("share.shrink_refused", r.share.Project, r.share.Ref(), "share %s keeps %s: %s", r.share.Name, cairn.FormatSize(r.share.Size), fault.Message)
 }
 
@@ -194,11 +214,10 @@ func (r *report) finish() {
 		r.replica.Generation++
 	}
 	put(r.Tx, r.replicas, &r.replica)
-	if r.share.Active != r.replica.ID {
-		return
-	}
 	before := r.share.Fault
-	r.share.Fault = r.faultOf(&r.share, &r.replica)
+	if r.share.Active == r.replica.ID {
+		r.share.Fault = r.faultOf(&r.share, &r.replica)
+	}
 	put(r.Tx, r.shares, &r.share)
 	switch now := r.share.Fault; {
 	case before.Code == now.Code && before.Message == now.Message:

@@ -33,12 +33,11 @@ func (tx *Tx) remember(c Command, id string) {
 	if tx.meta.Token == "" {
 		return
 	}
-	r := &request{Token: tx.meta.Token, Seq: 1, Op: c.op(), Actor: tx.meta.Actor, Target: c.target(), ID: id}
-	ages := tx.requests.indexes[requestsByAge].entries
+	seq, ages := uint64(1), tx.requests.indexes[requestsByAge].entries
 	if newest, ok := ages.Max(); ok {
-		r.Seq = tx.requests.get(newest.primary).Seq + 1
+		seq += tx.requests.get(newest.primary).Seq
 	}
-	put(tx, tx.requests, r)
+	put(tx, tx.requests, &request{Token: tx.meta.Token, Seq: seq, Op: c.op(), Actor: tx.meta.Actor, Target: c.target(), ID: id})
 	if ages.Len() > requestsKept {
 		oldest, _ := ages.Min()
 		remove(tx, tx.requests, oldest.primary)

@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"fmt"
 	"iter"
 
 	"github.com/cairn-storage/cairn"
@@ -150,7 +149,14 @@ func ruleTargetKey(share cairn.ShareID, snapshot cairn.SnapshotID) string {
 }
 
 // numberKey renders n so that keys sort like numbers.
-func numberKey(n uint64) string { return fmt.Sprintf("%020d", n) }
+func numberKey(n uint64) string {
+	var key [20]byte
+	for i := range key {
+		key[len(key)-1-i] = '0' + byte(n%10)
+		n /= 10
+	}
+	return string(key[:])
+}
 
 // anyTable is what digests and snapshots need of a table.
 type anyTable interface {

@@ -30,23 +30,22 @@ func put[R any](tx *Tx, t *table[R], value *R) {
 		panic(fmt.Errorf("fsm: row of %s cannot be encoded: %w", t.name, err)) // a type that msgpack does not know
 	}
 	key := t.key(value)
-	hash := tx.codec.sum(t.name, key, data)
-	if old, ok := t.rows.Get(row[R]{key: key}); ok && old.hash == hash {
-		return
+	next := row[R]{key, value, tx.codec.sum(t.name, key, data)}
+	if old := t.replace(key, next); old.value == nil || old.hash != next.hash {
+		wrote(tx, t, key, old, next)
 	}
-	write(tx, t, key, row[R]{key, value, hash})
 }
 
 // remove deletes the row; it is nothing if there is none.
 func remove[R any](tx *Tx, t *table[R], key string) {
-	if _, ok := t.rows.Get(row[R]{key: key}); ok {
-		write(tx, t, key, row[R]{})
+	if old := t.replace(key, row[R]{}); old.value != nil {
+		wrote(tx, t, key, old, row[R]{})
 	}
 }
 
-func write[R any](tx *Tx, t *table[R], key string, next row[R]) {
+// wrote keeps the digest, and remembers how to go back.
+func wrote[R any](tx *Tx, t *table[R], key string, old, next row[R]) {
 	digest := tx.digest
-	old := t.replace(key, next)
 	tx.digest ^= old.hash ^ next.hash // the zero row has the hash 0
 	tx.undo = append(tx.undo, func() {
 		t.replace(key, old)
@@ -59,14 +58,18 @@ func write[R any](tx *Tx, t *table[R], key string, next row[R]) {
 func (tx *Tx) run(c Command) Result {
 	result := Result{Index: tx.index}
 	if done := tx.requests.get(tx.meta.Token); done != nil {
-		result.ID, result.Replayed = done.ID, true
-		result.Err = done.match(tx.meta, c)
+		if result.Err = done.match(tx.meta, c); result.Err == nil {
+			result.ID, result.Replayed = done.ID, true
+		}
 		return result
 	}
-	if result.ID, result.Err = c.apply(tx); result.Err == nil {
-		tx.remember(c, result.ID)
+	id, err := c.apply(tx)
+	if err == nil {
+		result.ID = id
+		tx.remember(c, id)
 		return result
 	}
+	result.Err = err
 	for i := len(tx.undo) - 1; i >= 0; i-- {
 		tx.undo[i]()
 	}
