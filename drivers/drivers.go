@@ -5,7 +5,8 @@
 // drivertest that every driver passes.
 //
 //  1. Identity. The name on disk is a function of the ID, and the object carries its ID and epoch (a property, a tag, an
-//     xattr, a side file). What has no mark is not ours and is never touched: cairn.ErrExists with "foreign" in its text.
+//     xattr, a side file). What has no mark is not ours and is never touched: every call that meets it, Stat and Delete
+//     included, is cairn.ErrExists with "foreign" in its text. It is not "absent", for the mark may have been lost.
 //  2. Create of an ID that exists with the same specification adopts it and succeeds; with another it is cairn.ErrExists.
 //  3. Delete of what is absent succeeds. What is in use is cairn.ErrInUse, never forced.
 //  4. Absence is a diagnosis. cairn.ErrNotFound is returned only when the object is certainly not there. A pool that does
@@ -73,7 +74,8 @@ type Object struct {
 	Root string
 	// Staging is a directory on the same file system as Root, for exporters to prepare files in; never visible to clients.
 	Staging string
-	// Reverted is the snapshot of the last revert that completed, or "": how a repeated Revert is told from a new one.
+	// Reverted is the snapshot of the last revert that completed, or "". It is for people and tests: it cannot tell whether
+	// clients have written since, so nobody may conclude from it that a wanted revert is done.
 	Reverted cairn.SnapshotID
 	// Source is the snapshot it was cloned from, or "".
 	Source    cairn.SnapshotID
@@ -110,6 +112,10 @@ type Snapshotter interface {
 
 // Reverter takes the replica's data back to a snapshot, atomically: after a crash it is either as before or as the
 // snapshot. The exporter must not serve the replica meanwhile. Snapshots are kept.
+//
+// Every call that succeeds has reverted anew, whatever Object.Reverted says, and also finishes or removes what an
+// interrupted one left. So the caller repeats it until it succeeds, with the replica withdrawn from the first call until it
+// has recorded that the wish is fulfilled: then a repetition destroys no acknowledged write.
 type Reverter interface {
 	Revert(ctx context.Context, id cairn.ReplicaID, epoch uint64, snap cairn.SnapshotID) error
 }
