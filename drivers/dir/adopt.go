@@ -131,9 +131,11 @@ func (o *op) checkReleased(name string) error {
 
 // checkForeignName refuses names that are not those of a directory directly in the pool, or that are the pool's own.
 func checkForeignName(name string) error {
-	if name == "" || name == "." || name == ".." || len(name) > cairn.MaxNameLength || strings.ContainsAny(name, "/\x00") || strings.HasPrefix(name, ".cairn-") {
-		shown := name[:min(len(name), 40)]
-		return fmt.Errorf("name %q: want the name of a directory directly in the pool: %w", shown, cairn.ErrInvalid)
+	switch {
+	case name == "", name == ".", name == "..", len(name) > cairn.MaxNameLength:
+	case strings.ContainsAny(name, "/\x00"), strings.HasPrefix(name, ".cairn-"):
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("name %q: want the name of a directory directly in the pool: %w", name[:min(len(name), 40)], cairn.ErrInvalid)
 }

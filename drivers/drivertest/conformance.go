@@ -67,7 +67,7 @@ func Conformance(t *testing.T, h Harness) {
 }
 
 // promptly is how soon a call has to return when its context has ended.
-const promptly = 3 * time.Second
+const promptly = 5 * time.Second
 
 // poolCase is one pool over storage of its own.
 type poolCase struct {

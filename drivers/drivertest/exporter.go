@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds every call of the suite: far more than a healthy exporter takes, so that a hang fails with a name.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // ExporterHarness brings an exporter and its clients to ExporterConformance.
 type ExporterHarness struct {
