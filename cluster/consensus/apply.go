@@ -38,21 +38,20 @@ func (e *Engine) Apply(ctx context.Context, data []byte) (fsm.Result, error) {
 func (e *Engine) Begin(ctx context.Context) error {
 	i := e.instance.Load()
 	term := i.CurrentTerm()
-	var barrier raft.Future
-	if _, err := e.propose(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future {
-		barrier = r.Barrier(timeout)
-		return barrier
-	}); err != nil {
+	if err := e.barrier(ctx); err != nil {
 		return err
-	}
-	if entry, ok := barrier.(raft.IndexFuture); ok {
-		e.machine.advance(entry.Index(), 0)
 	}
 	if i != e.instance.Load() || i.State() != raft.Leader || i.CurrentTerm() != term {
 		return ErrNotLeader
 	}
 	e.ready.Store(term)
 	return nil
+}
+
+// barrier commits an entry that holds nothing, and returns when everything before it has been applied.
+func (e *Engine) barrier(ctx context.Context) error {
+	_, err := e.propose(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future { return r.Barrier(timeout) })
+	return err
 }
 
 func (e *Engine) propose(ctx context.Context, submit func(*raft.Raft, time.Duration) raft.Future) (any, error) {
@@ -82,6 +81,9 @@ func (e *Engine) propose(ctx context.Context, submit func(*raft.Raft, time.Durat
 		o := outcome{err: future.Error()}
 		if f, ok := future.(raft.ApplyFuture); ok && o.err == nil {
 			o.response = f.Response()
+			// The machine never sees a barrier. Without this, also for one that nobody waits for any more, a reader would
+			// wait for its index until the next command.
+			e.machine.advance(f.Index(), 0)
 		}
 		done <- o
 	}()
@@ -123,18 +125,11 @@ func (e *Engine) watchTransfer() {
 	}()
 }
 
+// probe is a write that changes nothing.
 func (e *Engine) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, e.config.Timing.Heartbeat)
 	defer cancel()
-	future := e.Raft().Barrier(e.config.Timing.Heartbeat)
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return e.barrier(ctx)
 }
 
 func lastLog(r *raft.Raft) (index, term uint64) {

@@ -14,6 +14,8 @@ import (
 // readTimeout bounds one round of proof; the callers' own deadlines may be shorter.
 const readTimeout = 2 * time.Second
 
+var errUnproven = fmt.Errorf("leader: could not prove in time that it still leads: %w", cairn.ErrUnavailable)
+
 // ReadIndex returns a log index that contains everything that was acknowledged anywhere before the call, and that this
 // node's state has reached. Concurrent callers share a round of proof, but only one that began after they asked.
 func (e *Engine) ReadIndex(ctx context.Context) (uint64, error) { return e.reads.Do(ctx) }
@@ -45,6 +47,9 @@ func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) erro
 	for {
 		if err := verify(ctx, i.Raft); err != nil { // makes Raft send heartbeats now
 			return err
+		}
+		if ctx.Err() != nil {
+			return errUnproven
 		}
 		if i.CurrentTerm() != term {
 			return ErrNotLeader
@@ -81,7 +86,7 @@ func verify(ctx context.Context, r *raft.Raft) error {
 		}
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("leader: could not prove in time that it still leads: %w", cairn.ErrUnavailable)
+		return errUnproven
 	}
 }
 
