@@ -54,7 +54,7 @@ func (m *Machine) apply(index uint64, meta Meta, c Command) (Result, []Change, [
 	}
 	m.live.index = index
 	m.frozen = nil
-	tx := &Tx{View: m.live, meta: meta, codec: m.codec}
+	tx := newTx(m.live, meta, m.codec)
 	result := tx.run(c)
 	if check, ok := c.(*Checkpoint); ok && result.Err == nil && m.checkpoints.pass(check, index, m.live.digest) {
 		tx.changes = append(tx.changes, Change{TableDivergence, numberKey(check.PrevIndex)})
@@ -75,8 +75,7 @@ func (m *Machine) DryRun(meta Meta, c Command) Result {
 	scratch := m.live.clone()
 	m.mu.Unlock()
 	scratch.index++
-	tx := &Tx{View: scratch, meta: meta, codec: newRowCodec()}
-	return tx.run(c)
+	return newTx(scratch, meta, newRowCodec()).run(c)
 }
 
 // View returns the newest state, frozen. It is cheap and made once per change.

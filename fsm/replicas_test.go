@@ -18,7 +18,7 @@ func twoReplicas(t *testing.T) *Machine {
 	apply(t, m, &ConsumeJoinToken{ID: "k", SecretHash: hashOf("s"), KeyHash: hashOf("k")})
 	apply(t, m, &RegisterNode{cairn.Node{ID: "n2", Name: "n2", Address: "a", CommandVersion: 1}})
 	apply(t, m, &RegisterPools{Node: "n2", Pools: []cairn.Pool{bigPool("n2", "fast")}})
-	tx := &Tx{View: m.live, codec: m.codec}
+	tx := newTx(m.live, Meta{}, m.codec)
 	if err := tx.promise(tx.Pool("n2/fast"), 1<<30); err != nil {
 		t.Fatal(err)
 	}

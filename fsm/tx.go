@@ -16,6 +16,12 @@ type Tx struct {
 	changes []Change
 }
 
+// newTx has room for what most commands write.
+func newTx(v *View, meta Meta, codec *rowCodec) *Tx {
+	const room = 16
+	return &Tx{View: v, meta: meta, codec: codec, undo: make([]func(), 0, room), changes: make([]Change, 0, room)}
+}
+
 // Change says that a row was written or removed. It carries no payload: whoever cares reads the newest View, so changes may
 // be merged, doubled or late.
 type Change struct {
