@@ -66,7 +66,7 @@ func Open(ctx context.Context, config Config, drivers map[string]OpenPool, logge
 			err = errors.Join(err, n.abandon())
 		}
 	}()
-	if n.pools, err = openPools(ctx, id.Node, config.Pools, drivers, n.logger); err != nil {
+	if n.pools, err = openPools(ctx, id.Node, config, drivers, n.logger); err != nil {
 		return nil, err
 	}
 	if n.port, err = listen("http", config.HTTP); err != nil {
@@ -159,7 +159,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	err := group.Wait()
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer stop()
-	return errors.Join(err, n.runtime.Close(grace), n.member.Close())
+	return errors.Join(err, n.runtime.Close(grace), n.member.Close(), closePools(n.pools))
 }
 
 // abandon releases what Open had got hold of when it failed.
@@ -171,7 +171,7 @@ func (n *Node) abandon() error {
 	if n.port != nil {
 		err = errors.Join(err, n.port.Close())
 	}
-	return err
+	return errors.Join(err, closePools(n.pools))
 }
 
 // serveGRPC serves until the context ends, then lets calls in progress finish for a while.

@@ -2,9 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -13,20 +18,21 @@ import (
 	"github.com/cairn-storage/cairn/drivers/dir"
 )
 
-// OpenPool opens a pool with one driver.
-type OpenPool func(ctx context.Context, id cairn.PoolID, config PoolConfig, logger *slog.Logger) (drivers.Pool, error)
+// OpenPool opens a pool with one driver. A pool that was used before must be there: without its mark it is a disk that is not
+// mounted, and not a new pool. What it returns may be an io.Closer, which is then closed at the end.
+type OpenPool func(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error)
 
 // Drivers are the pool drivers of this version, by the name that configurations use.
 func Drivers() map[string]OpenPool {
 	return map[string]OpenPool{"dir": openDir}
 }
 
-func openDir(ctx context.Context, id cairn.PoolID, config PoolConfig, logger *slog.Logger) (drivers.Pool, error) {
+func openDir(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error) {
 	limit, err := config.maxBytes()
 	if err != nil {
 		return nil, err
 	}
-	return dir.Open(ctx, dir.Config{Path: config.Path, PoolID: id, MaxBytes: limit, Logger: logger})
+	return dir.Open(ctx, dir.Config{Path: config.Path, PoolID: id, MustExist: used, MaxBytes: limit, Logger: logger})
 }
 
 // pool is a configured pool with the driver that serves it.
@@ -37,22 +43,66 @@ type pool struct {
 }
 
 // openPools opens every configured pool. One that cannot be opened stops the server: an operator who starts it is there to
-// read why, and shares that silently miss would be worse.
-func openPools(ctx context.Context, node cairn.NodeID, configs []PoolConfig, known map[string]OpenPool, logger *slog.Logger) ([]pool, error) {
+// read why, and shares that silently miss would be worse. The pools that were opened are returned with an error, too.
+func openPools(ctx context.Context, node cairn.NodeID, config Config, known map[string]OpenPool, logger *slog.Logger) ([]pool, error) {
 	var pools []pool
-	for _, config := range configs {
-		open, ok := known[config.Driver]
-		if !ok {
-			return nil, fmt.Errorf("pool %q: driver %q: %w", config.Name, config.Driver, cairn.ErrNotSupported)
-		}
-		id := cairn.MakePoolID(node, config.Name)
-		driver, err := open(ctx, id, config, logger.With("pool", config.Name))
+	for _, one := range config.Pools {
+		driver, err := openConfigured(ctx, node, config.DataDir, one, known, logger.With("pool", one.Name))
 		if err != nil {
-			return nil, fmt.Errorf("pool %q: %w", config.Name, err)
+			return pools, fmt.Errorf("pool %q: %w", one.Name, err)
 		}
-		pools = append(pools, pool{config: config, id: id, driver: driver})
+		pools = append(pools, pool{config: one, id: cairn.MakePoolID(node, one.Name), driver: driver})
 	}
 	return pools, nil
+}
+
+func openConfigured(ctx context.Context, node cairn.NodeID, dataDir string, config PoolConfig, known map[string]OpenPool, logger *slog.Logger) (drivers.Pool, error) {
+	open, ok := known[config.Driver]
+	if !ok {
+		return nil, fmt.Errorf("driver %q: %w", config.Driver, cairn.ErrNotSupported)
+	}
+	used, err := poolUsed(dataDir, config.Name)
+	if err != nil {
+		return nil, err
+	}
+	driver, err := open(ctx, cairn.MakePoolID(node, config.Name), config, used, logger)
+	if err != nil {
+		return nil, err
+	}
+	return driver, rememberPool(dataDir, config.Name)
+}
+
+// poolUsed reports whether this node has opened a pool of that name before.
+func poolUsed(dataDir, name string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(dataDir, "pools", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// rememberPool records that the pool has its mark. Should power fail before, the next start takes it for a new pool, and an
+// unmounted disk for an empty one: its shares are then missing, which is a fault and makes nothing new in their place.
+func rememberPool(dataDir, name string) error {
+	dir := filepath.Join(dataDir, "pools")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("remember: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+		return fmt.Errorf("remember: %w", err)
+	}
+	return nil
+}
+
+// closePools lets other processes open the pools.
+func closePools(pools []pool) error {
+	var failed []error
+	for _, p := range pools {
+		if closer, ok := p.driver.(io.Closer); ok {
+			failed = append(failed, closer.Close())
+		}
+	}
+	return errors.Join(failed...)
 }
 
 func driversOf(pools []pool) map[cairn.PoolID]drivers.Pool {
