@@ -111,7 +111,9 @@ func (c calls) fillProject(message protoreflect.Message) {
 	}
 }
 
-func names(fields protoreflect.FieldDescriptors, name protoreflect.Name) bool { return fields.ByName(name) != nil }
+func names(fields protoreflect.FieldDescriptors, name protoreflect.Name) bool {
+	return fields.ByName(name) != nil
+}
 
 func setEmpty(message protoreflect.Message, name protoreflect.Name, value string) {
 	field := message.Descriptor().Fields().ByName(name)

@@ -125,7 +125,7 @@ func TestAuthorisation(t *testing.T) {
 		{"member@p", cairn.User{Name: "ann", Role: cairn.UserMember, Project: "p"}},
 		{"reader@p", cairn.User{Name: "bob", Role: cairn.UserReader, Project: "p"}},
 	}
-	conns := map[string]*grpc.ClientConn{"node": c.raw(c.node("n1").cert)}
+	conns := map[string]*grpc.ClientConn{"node": c.raw(c.node("n1").cert, "n1")}
 	order := []string{}
 	for _, role := range roles {
 		order = append(order, role.name)
@@ -134,7 +134,7 @@ func TestAuthorisation(t *testing.T) {
 			row.Serial, row.ExpiresAt = serialOf(row.Name), time.Now().Add(day).UnixNano()
 			c.must(&fsm.CreateUser{User: row})
 		}
-		conns[role.name] = c.raw(c.ca.issue(t, "user", role.user.Name, serialOf(role.user.Name)))
+		conns[role.name] = c.raw(c.ca.issue(t, "user", role.user.Name, serialOf(role.user.Name)), "n1")
 	}
 	// An event that each of them may see, so that FollowEvents has something to say.
 	for _, project := range []cairn.ProjectID{cairn.DefaultProject, "p"} {
@@ -158,9 +158,9 @@ func TestAuthorisation(t *testing.T) {
 }
 
 // raw is a connection without Cairn's client, which sends exactly what it is told to.
-func (c *testCluster) raw(cert tls.Certificate, node ...string) *grpc.ClientConn {
+func (c *testCluster) raw(cert tls.Certificate, node string, opts ...grpc.DialOption) *grpc.ClientConn {
 	c.t.Helper()
-	conn, err := grpc.NewClient(c.node(append(node, "n1")[0]).address, grpc.WithTransportCredentials(credentials.NewTLS(c.ca.clientTLS(cert))))
+	conn, err := grpc.NewClient(c.node(node).address, append(opts, grpc.WithTransportCredentials(credentials.NewTLS(c.ca.clientTLS(cert))))...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -192,19 +192,19 @@ func TestAuthentication(t *testing.T) {
 		"name with path": {c.ca.issue(t, "user", "admin/x", serialOf("admin")), cairn.ErrUnauthenticated, "neither a user nor a node"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := get(t.Context(), c.raw(test.cert))
+			err := get(t.Context(), c.raw(test.cert, "n1"))
 			if !errors.Is(err, test.want) || err != nil && !strings.Contains(err.Error(), test.text) {
 				t.Errorf("got %v, want %v with %q", err, test.want, test.text)
 			}
 		})
 	}
 	t.Run("no certificate", func(t *testing.T) {
-		if err := get(t.Context(), c.raw(tls.Certificate{})); err == nil {
+		if err := get(t.Context(), c.raw(tls.Certificate{}, "n1")); err == nil {
 			t.Error("was let in")
 		}
 	})
 	t.Run("other CA", func(t *testing.T) {
-		if err := get(t.Context(), c.raw(newAuthority(t).issue(t, "user", "admin", serialOf("admin")))); err == nil {
+		if err := get(t.Context(), c.raw(newAuthority(t).issue(t, "user", "admin", serialOf("admin")), "n1")); err == nil {
 			t.Error("was let in")
 		}
 	})
@@ -235,7 +235,7 @@ func TestRevocation(t *testing.T) {
 		t.Errorf("the stream ended with %v", err)
 	}
 	c.fail(fmt.Errorf("no quorum: %w", cairn.ErrUnavailable))
-	eve := c.raw(c.ca.issue(t, "user", "eve", serialOf("eve")))
+	eve := c.raw(c.ca.issue(t, "user", "eve", serialOf("eve")), "n1")
 	if err := get(t.Context(), eve); !errors.Is(err, cairn.ErrUnavailable) {
 		t.Errorf("a user whom an old copy does not know: %v, want that it cannot be checked", err)
 	}
@@ -246,7 +246,7 @@ func TestRevocation(t *testing.T) {
 func TestForwardedForIsForNodes(t *testing.T) {
 	c := newCluster(t, 1)
 	c.user("ann", cairn.UserMember, "p")
-	node, ann := c.raw(c.node("n1").cert), c.raw(c.ca.issue(t, "user", "ann", serialOf("ann")))
+	node, ann := c.raw(c.node("n1").cert, "n1"), c.raw(c.ca.issue(t, "user", "ann", serialOf("ann")), "n1")
 	as := func(name, serial string) context.Context {
 		return metadata.AppendToOutgoingContext(t.Context(), forwardedFor, name, forwardedSerial, serial)
 	}

@@ -11,11 +11,14 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -41,7 +44,9 @@ type testCluster struct {
 	mu      sync.Mutex
 	index   uint64
 	leader  cairn.NodeID
-	broken  error // what Apply and ReadView answer, if anything
+	broken  []error // what Apply and ReadView answer, one after the other; the last one stays
+	logged  chan string
+	at      time.Time // of commands; now if zero
 	nodes   map[cairn.NodeID]*testNode
 	removed []cairn.NodeID
 }
@@ -62,7 +67,7 @@ func newID7(n int) string { return fmt.Sprintf("01990000-0000-7000-8000-%012d", 
 // newCluster starts a cluster with an administrator, and that many nodes n1, n2, … of which n1 leads; each has a pool "data".
 func newCluster(t *testing.T, nodes int) *testCluster {
 	t.Helper()
-	c := &testCluster{t: t, ca: newAuthority(t), machine: fsm.New(), nodes: map[cairn.NodeID]*testNode{}}
+	c := &testCluster{t: t, ca: newAuthority(t), machine: fsm.New(), nodes: map[cairn.NodeID]*testNode{}, broken: []error{nil}, logged: make(chan string, 1024)}
 	c.must(&fsm.InitCluster{
 		Cluster: cairn.Cluster{ID: cairn.ClusterID(newID7(1)), Name: "test", CAFingerprint: "00"},
 		Admin:   cairn.User{Name: "admin", Role: cairn.UserAdmin, Serial: serialOf("admin"), ExpiresAt: time.Now().Add(day).UnixNano()},
@@ -106,6 +111,7 @@ func (n *testNode) start() {
 			return n.actors[r].status, n.actors[r].err
 		},
 		PoolFree: func(cairn.PoolID) int64 { return 90 * gib },
+		Logger:   slog.New(slog.NewTextHandler(n.testCluster, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -115,7 +121,7 @@ func (n *testNode) start() {
 	g := grpc.NewServer(n.server.Options(credentials.NewTLS(n.ca.serverTLS(n.cert)))...)
 	n.server.Register(g)
 	go func() {
-		if err := g.Serve(listener); err != nil {
+		if err := g.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			panic(err)
 		}
 	}()
@@ -141,23 +147,56 @@ func (c *testCluster) apply(meta fsm.Meta, cmd fsm.Command) fsm.Result {
 // must applies a command that may not be refused.
 func (c *testCluster) must(cmd fsm.Command) fsm.Result {
 	c.t.Helper()
-	result := c.apply(fsm.Meta{At: time.Now().UnixNano(), Actor: "cluster"}, cmd)
+	at := c.at
+	if at.IsZero() {
+		at = time.Now()
+	}
+	result := c.apply(fsm.Meta{At: at.UnixNano(), Actor: "cluster"}, cmd)
 	if result.Err != nil {
 		c.t.Fatalf("%T: %v", cmd, result.Err)
 	}
 	return result
 }
 
-func (c *testCluster) fail(err error) {
+// fail lets Apply and ReadView fail with these errors, one after the other; the last one stays.
+func (c *testCluster) fail(errs ...error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broken = err
+	c.broken = errs
 }
 
 func (c *testCluster) failure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.broken
+	err := c.broken[0]
+	if len(c.broken) > 1 {
+		c.broken = c.broken[1:]
+	}
+	return err
+}
+
+// Write is the log of all nodes; what nobody reads is lost.
+func (c *testCluster) Write(line []byte) (int, error) {
+	select {
+	case c.logged <- string(line):
+	default:
+	}
+	return len(line), nil
+}
+
+// awaitLog waits for a log line with the text.
+func (c *testCluster) awaitLog(text string) string {
+	c.t.Helper()
+	for {
+		select {
+		case line := <-c.logged:
+			if strings.Contains(line, text) {
+				return line
+			}
+		case <-time.After(10 * time.Second):
+			c.t.Fatalf("nothing was logged with %q", text)
+		}
+	}
 }
 
 // Apply is of State.

@@ -88,6 +88,7 @@ type follower struct {
 	wake   chan struct{} // depth one: it says only "look again"
 	sent   atomic.Uint64 // the client resumes after this
 	sends  *time.Timer   // runs while a message is being sent
+	ended  atomic.Bool   // nothing more is sent, so that the client is told the right place to resume
 }
 
 // FollowEvents is described in the proto file.
@@ -116,6 +117,7 @@ func (s *eventService) FollowEvents(req *pb.FollowEventsRequest, stream pb.Event
 	case err := <-done:
 		return err
 	case <-f.sends.C:
+		f.ended.Store(true)
 		return fmt.Errorf("events: the reader took nothing for %s and is disconnected; resume after %d: %w", s.limits.slowReader, f.sent.Load(), cairn.ErrUnavailable)
 	}
 }
@@ -163,7 +165,11 @@ func (f *follower) catchUp() (uint64, error) {
 	return f.sent.Load(), nil
 }
 
+// send sends one message. When the handler gives up, the message that is under way may still arrive, and no other.
 func (f *follower) send(m *pb.FollowEventsResponse) error {
+	if f.ended.Load() {
+		return context.Canceled
+	}
 	f.sends.Reset(f.limits.slowReader)
 	defer f.sends.Stop()
 	return f.stream.Send(m)

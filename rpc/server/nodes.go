@@ -123,6 +123,7 @@ func (s *Server) onNode(ctx context.Context, m *pb.Mutation, text string, comman
 	var found *cairn.Node
 	out, err := s.commit(ctx, change{
 		mutation: m,
+		kind:     cairn.KindNode,
 		build: func(v *fsm.View) (cmd fsm.Command, err error) {
 			if found, err = findNode(v, text); err != nil {
 				return nil, err
@@ -165,7 +166,9 @@ func sharesOn(v *fsm.View, node cairn.NodeID) []*cairn.Share {
 			shares = append(shares, s)
 		}
 	}
-	slices.SortFunc(shares, func(a, b *cairn.Share) int { return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(shares, func(a, b *cairn.Share) int {
+		return cmp.Or(cmp.Compare(a.Project, b.Project), cmp.Compare(a.Name, b.Name))
+	})
 	return slices.Compact(shares)
 }
 
@@ -204,6 +207,7 @@ func (s *nodeService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest)
 	}
 	c := change{
 		mutation: req.GetMutation(),
+		kind:     cairn.KindNode,
 		build:    build,
 		again:    func(id string) fsm.Command { return &fsm.RemoveNode{Node: cairn.NodeID(id), Force: req.GetForce()} },
 	}

@@ -54,6 +54,7 @@ func (s *Server) onShare(ctx context.Context, m *pb.Mutation, text, project stri
 	var found *cairn.Share
 	out, err := s.commit(ctx, change{
 		mutation: m,
+		kind:     cairn.KindShare,
 		build: func(v *fsm.View) (cmd fsm.Command, err error) {
 			if found, err = callerOf(ctx).share(v, text, project); err != nil {
 				return nil, err
@@ -61,7 +62,7 @@ func (s *Server) onShare(ctx context.Context, m *pb.Mutation, text, project stri
 			return command(v, found)
 		},
 		again: func(id string) fsm.Command {
-			if found != nil {
+			if id == "" && found != nil {
 				return again(found.ID)
 			}
 			return again(cairn.ShareID(id))

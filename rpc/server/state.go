@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/google/uuid"
 
@@ -47,10 +48,12 @@ type change struct {
 	mutation *pb.Mutation
 	// build makes the command from the state: it finds what the request names, and places what is new.
 	build func(v *fsm.View) (fsm.Command, error)
-	// again makes the command of the same request for the object that it was about when it ran before. It is asked when
-	// build fails, which it may do only because the request has been carried out: the share to delete is gone, the
-	// name that was to change has changed, the last free space is taken.
+	// again makes the command of the same request for the object with this ID. It is asked when build fails, which it may
+	// do only because the request has been carried out: the share to delete is gone, the name that was to change has
+	// changed, the last free space is taken.
 	again func(id string) fsm.Command
+	// kind is what that object is; "" if the request alone says what it is about.
+	kind cairn.Kind
 	// ownCopy: build decides nothing that package fsm does not check again, so the node's own copy will do.
 	ownCopy bool
 }
@@ -92,17 +95,45 @@ func (s *Server) commit(ctx context.Context, c change) (outcome, error) {
 	return outcome{result.ID, cmd, v, false, result.Replayed}, err
 }
 
-// repeated returns the command of a request that has been carried out before under the same token, nil of any other.
+// repeated returns the command of a request that has been carried out before under the same token, nil of any other. What
+// such a request named may be gone or have another name by now; then the journal says what it can have been about, and the
+// token proves which of those it was.
 func (s *Server) repeated(meta fsm.Meta, c change) fsm.Command {
-	before := s.cfg.State.Machine().DryRun(meta, c.again(""))
-	if !before.Replayed {
+	if meta.Token == "" {
 		return nil
 	}
-	cmd := c.again(before.ID)
-	if s.cfg.State.Machine().DryRun(meta, cmd).Err != nil {
-		return nil // the token is of another request
+	cmd, err := s.proven(meta, c.again(""))
+	if cmd != nil || c.kind == "" || !errors.Is(err, cairn.ErrInvalid) {
+		return cmd // of a token that is not known, no command is a mistaken use
 	}
-	return cmd
+	for _, id := range lately(s.cfg.State.View(), c.kind) {
+		if cmd, _ := s.proven(meta, c.again(id)); cmd != nil {
+			return cmd
+		}
+	}
+	return nil
+}
+
+// proven returns the command if it has been carried out under this token, else what would become of it.
+func (s *Server) proven(meta fsm.Meta, cmd fsm.Command) (fsm.Command, error) {
+	if result := s.cfg.State.Machine().DryRun(meta, cmd); result.Err != nil || !result.Replayed {
+		return nil, result.Err
+	}
+	return cmd, nil
+}
+
+// lately returns the IDs of the resources of a kind that the journal tells of, those with the newest events first.
+func lately(v *fsm.View, kind cairn.Kind) (ids []string) {
+	const most = 1024
+	seen := map[string]bool{}
+	events := slices.Collect(v.Events(0))
+	for _, e := range slices.Backward(events) {
+		if e.Ref.Kind == kind && !seen[e.Ref.ID] && len(ids) < most {
+			seen[e.Ref.ID] = true
+			ids = append(ids, e.Ref.ID)
+		}
+	}
+	return ids
 }
 
 // build makes the command. What fails on the node's own copy is tried again on a linearizable one: absence in an old copy

@@ -1,0 +1,193 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/fsm"
+	pb "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
+)
+
+// scene is a cluster of two nodes in which share "backups" was asked for, on n1, 40 seconds ago.
+type scene struct {
+	*testCluster
+	now     time.Time
+	replica cairn.ReplicaID
+	live    map[cairn.ReplicaID]live
+}
+
+const (
+	sceneShare   = cairn.ShareID("01990000-0000-7000-8000-0000000000a1")
+	sceneReplica = cairn.ReplicaID("01990000-0000-7000-8000-0000000000b1")
+	sceneSnap    = cairn.SnapshotID("01990000-0000-7000-8000-0000000000c1")
+	sceneTask    = cairn.TaskID("01990000-0000-7000-8000-0000000000d1")
+)
+
+func newScene(t *testing.T) *scene {
+	c := newCluster(t, 2)
+	s := &scene{testCluster: c, now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), replica: sceneReplica, live: map[cairn.ReplicaID]live{}}
+	c.at = s.now.Add(-40 * time.Second)
+	c.must(&fsm.CreateShare{
+		Share:    cairn.Share{ID: sceneShare, Project: "default", Name: "backups", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "default", Size: gib},
+		Replicas: []fsm.Placement{{ID: sceneReplica, Pool: s.pool("n1")}},
+	})
+	return s
+}
+
+func (s *scene) pool(node string) cairn.PoolID { return cairn.MakePoolID(s.node(node).id, "data") }
+
+// report is what n1 says about the replica.
+func (s *scene) report(fault cairn.Fault) {
+	r := s.machine.View().Replica(sceneReplica)
+	have := cairn.ReplicaHave{Presence: cairn.Present, Size: s.machine.View().Share(sceneShare).Size, Fault: fault}
+	if r.Have.Presence == cairn.Absent && !fault.Healthy() {
+		have.Presence = cairn.Absent
+	}
+	s.must(&fsm.ReportReplica{Node: r.Node, Replica: r.ID, Generation: r.Generation, Epoch: r.Epoch, Have: have})
+}
+
+// after moves the clock of commands to that long before the question.
+func (s *scene) after(ago time.Duration) { s.at = s.now.Add(-ago) }
+
+func (s *scene) actor(status ActorStatus) { s.live[sceneReplica] = live{status: status} }
+
+// cutting asks for a snapshot and an access rule.
+func (s *scene) cutting() {
+	s.report(cairn.Fault{})
+	s.after(7 * time.Second)
+	s.must(&fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: sceneSnap, Share: sceneShare, Name: "s1"}})
+	s.must(&fsm.AllowAccess{Rule: cairn.AccessRule{ID: "r1", Share: sceneShare, Kind: cairn.AccessIP, Who: "10.0.0.1", Level: cairn.AccessRW}})
+}
+
+// stories are the questions that operators ask on bad days. Each returns the resource that is asked about.
+var stories = map[string]func(s *scene) string{
+	"creating, failing": func(s *scene) string {
+		s.report(cairn.Fault{Code: cairn.FaultNoSpace, Message: "the pool is full"})
+		s.actor(ActorStatus{Step: "create", Attempts: 4, LastError: "mkdir: no space left on device", Next: s.now.Add(3 * time.Second)})
+		return "share/backups"
+	},
+	"creating, at work": func(s *scene) string {
+		s.actor(ActorStatus{Step: "copying files", Since: s.now.Add(-12 * time.Second)})
+		return "share/backups"
+	},
+	"creating, queued": func(s *scene) string {
+		s.actor(ActorStatus{Queued: true})
+		return "share/backups"
+	},
+	"creating, not heard of": func(s *scene) string { return "share/backups" },
+	"creating, node does not answer": func(s *scene) string {
+		s.live[sceneReplica] = live{err: errors.New("connection refused")}
+		return "share/backups"
+	},
+	"creating, node down": func(s *scene) string {
+		s.after(25 * time.Second)
+		s.must(&fsm.SetNodeState{Node: s.node("n1").id, State: cairn.NodeDown})
+		return "share/backups"
+	},
+	"all is well": func(s *scene) string { s.report(cairn.Fault{}); return "share/backups" },
+	"dataset missing": func(s *scene) string {
+		s.report(cairn.Fault{})
+		s.after(10 * time.Second)
+		s.report(cairn.Fault{Code: cairn.FaultMissing, Message: "directory is gone"})
+		return "share/backups"
+	},
+	"extending": func(s *scene) string {
+		s.report(cairn.Fault{})
+		s.after(5 * time.Second)
+		s.must(&fsm.ResizeShare{ID: sceneShare, Size: 2 * gib, Task: sceneTask})
+		return "task/backups"
+	},
+	"shrink refused": func(s *scene) string {
+		s.report(cairn.Fault{})
+		s.must(&fsm.ResizeShare{ID: sceneShare, Size: gib / 2, Task: sceneTask})
+		s.after(5 * time.Second)
+		s.report(cairn.Fault{Code: cairn.FaultDataLoss, Message: "700MiB are used"})
+		s.report(cairn.Fault{})
+		return "share/backups"
+	},
+	"deleting": func(s *scene) string {
+		s.report(cairn.Fault{})
+		s.must(&fsm.DeleteShare{ID: sceneShare})
+		return "share/backups"
+	},
+	"snapshot creating":      func(s *scene) string { s.cutting(); return "snapshot/backups/s1" },
+	"share waits for others": func(s *scene) string { s.cutting(); return "share/backups" },
+	"replica":                func(s *scene) string { return "replica/" + string(sceneReplica) },
+	"node up":                func(s *scene) string { return "node/n1" },
+	"node down": func(s *scene) string {
+		s.after(2 * time.Minute)
+		s.must(&fsm.SetNodeState{Node: s.node("n1").id, State: cairn.NodeDown})
+		return "node/n1"
+	},
+	"node draining": func(s *scene) string {
+		s.must(&fsm.DrainNode{Node: s.node("n2").id, Draining: true})
+		return "node/n2"
+	},
+	"pool": func(s *scene) string { return "pool/n1/data" },
+	"pool frozen": func(s *scene) string {
+		s.must(&fsm.FreezePool{Pool: s.pool("n1"), Frozen: true})
+		return "pool/n1/data"
+	},
+	"pool of a node that drains": func(s *scene) string {
+		s.must(&fsm.DrainNode{Node: s.node("n2").id, Draining: true})
+		return "pool/n2/data"
+	},
+}
+
+// TestWhy compares each explanation with the golden text: whoever reads it must understand what is going on.
+func TestWhy(t *testing.T) {
+	told := map[string]bool{}
+	datadriven.RunTest(t, "testdata/why", func(t *testing.T, d *datadriven.TestData) string {
+		name := strings.TrimSpace(d.Input)
+		story := stories[name]
+		if story == nil {
+			t.Fatalf("no story %q", name)
+		}
+		told[name] = true
+		s := newScene(t)
+		resource := story(s)
+		v, admin := s.machine.View(), &caller{user: &cairn.User{Name: "admin", Role: cairn.UserAdmin}}
+		about, err := admin.subject(v, resource, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := &question{view: v, now: s.now, raft: s.node("n1").Status(), live: s.live}
+		return render(q.explain(about))
+	})
+	for name := range stories {
+		if !told[name] {
+			t.Errorf("story %q is in no golden text", name)
+		}
+	}
+}
+
+func render(answer *pb.WhyResponse) string {
+	out := answer.GetSummary() + "\n"
+	for _, line := range answer.GetLines() {
+		out += fmt.Sprintf("  %s: %s\n", line.GetTopic(), line.GetText())
+	}
+	return out
+}
+
+// TestWhyAsksTheNode: over the API, the answer holds what the hosting node says.
+func TestWhyAsksTheNode(t *testing.T) {
+	c := newCluster(t, 1)
+	api := c.admin()
+	made, err := api.Shares().CreateShare(t.Context(), &pb.CreateShareRequest{Name: "a", Size: gib})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.mu.Lock()
+	c.node("n1").actors[cairn.ReplicaID(made.GetShare().GetReplicas()[0].GetId())] = live{status: ActorStatus{Attempts: 1, LastError: "disk on fire"}}
+	c.mu.Unlock()
+	why, err := api.Cluster().Why(t.Context(), &pb.WhyRequest{Resource: "share/a"})
+	if err != nil || !strings.Contains(why.GetSummary(), "disk on fire") || !strings.Contains(why.GetSummary(), "n1") {
+		t.Errorf("why: %v, %v", why, err)
+	}
+}
