@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"iter"
+	"strings"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -254,4 +255,18 @@ func projectPrefix(project cairn.ProjectID) string {
 		return ""
 	}
 	return string(project) + "\x00"
+}
+
+// Request returns the ID of the object that the request with this idempotency token was about; false if the token is not
+// known (any more).
+func (v *View) Request(token string) (id string, known bool) {
+	done := v.requests.get(token)
+	if done == nil {
+		return "", false
+	}
+	kind, id, _ := strings.Cut(done.Target, "/")
+	if kind != string(cairn.KindPool) { // the one kind whose IDs have a slash
+		id, _, _ = strings.Cut(id, "/")
+	}
+	return id, true
 }

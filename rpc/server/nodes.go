@@ -123,7 +123,6 @@ func (s *Server) onNode(ctx context.Context, m *pb.Mutation, text string, comman
 	var found *cairn.Node
 	out, err := s.commit(ctx, change{
 		mutation: m,
-		kind:     cairn.KindNode,
 		build: func(v *fsm.View) (cmd fsm.Command, err error) {
 			if found, err = findNode(v, text); err != nil {
 				return nil, err
@@ -207,7 +206,6 @@ func (s *nodeService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest)
 	}
 	c := change{
 		mutation: req.GetMutation(),
-		kind:     cairn.KindNode,
 		build:    build,
 		again:    func(id string) fsm.Command { return &fsm.RemoveNode{Node: cairn.NodeID(id), Force: req.GetForce()} },
 	}
@@ -215,9 +213,9 @@ func (s *nodeService) RemoveNode(ctx context.Context, req *pb.RemoveNodeRequest)
 		_, err := s.commit(ctx, c)
 		return &pb.RemoveNodeResponse{LostShares: lost}, err
 	}
-	_, cmd, err := s.build(ctx, c)
+	v, cmd, err := s.build(ctx, c)
 	if err != nil {
-		if cmd = s.repeated(meta, c); cmd == nil {
+		if cmd = s.repeated(v, meta, c); cmd == nil {
 			return nil, err
 		}
 	}

@@ -54,19 +54,13 @@ func (s *Server) onShare(ctx context.Context, m *pb.Mutation, text, project stri
 	var found *cairn.Share
 	out, err := s.commit(ctx, change{
 		mutation: m,
-		kind:     cairn.KindShare,
 		build: func(v *fsm.View) (cmd fsm.Command, err error) {
 			if found, err = callerOf(ctx).share(v, text, project); err != nil {
 				return nil, err
 			}
 			return command(v, found)
 		},
-		again: func(id string) fsm.Command {
-			if id == "" && found != nil {
-				return again(found.ID)
-			}
-			return again(cairn.ShareID(id))
-		},
+		again: func(id string) fsm.Command { return again(cairn.ShareID(id)) },
 	})
 	return out, found, err
 }

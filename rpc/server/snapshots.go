@@ -106,7 +106,6 @@ func (s *snapshotService) DeleteSnapshot(ctx context.Context, req *pb.DeleteSnap
 	caller := callerOf(ctx)
 	out, err := s.commit(ctx, change{
 		mutation: req.GetMutation(),
-		kind:     cairn.KindSnapshot,
 		build: func(v *fsm.View) (fsm.Command, error) {
 			snap, err := caller.snapshot(v, req.GetSnapshot(), req.GetShare(), req.GetProject())
 			if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/google/uuid"
 
@@ -52,8 +51,6 @@ type change struct {
 	// do only because the request has been carried out: the share to delete is gone, the name that was to change has
 	// changed, the last free space is taken.
 	again func(id string) fsm.Command
-	// kind is what that object is; "" if the request alone says what it is about.
-	kind cairn.Kind
 	// ownCopy: build decides nothing that package fsm does not check again, so the node's own copy will do.
 	ownCopy bool
 }
@@ -76,7 +73,7 @@ func (s *Server) commit(ctx context.Context, c change) (outcome, error) {
 	}
 	v, cmd, err := s.build(ctx, c)
 	if err != nil {
-		if cmd = s.repeated(meta, c); cmd == nil {
+		if cmd = s.repeated(v, meta, c); cmd == nil {
 			return outcome{}, err
 		}
 	}
@@ -96,44 +93,17 @@ func (s *Server) commit(ctx context.Context, c change) (outcome, error) {
 }
 
 // repeated returns the command of a request that has been carried out before under the same token, nil of any other. What
-// such a request named may be gone or have another name by now; then the journal says what it can have been about, and the
-// token proves which of those it was.
-func (s *Server) repeated(meta fsm.Meta, c change) fsm.Command {
-	if meta.Token == "" {
+// such a request named may be gone or have another name by now, but the token knows what it was about.
+func (s *Server) repeated(v *fsm.View, meta fsm.Meta, c change) fsm.Command {
+	id, known := v.Request(meta.Token)
+	if !known {
 		return nil
 	}
-	cmd, err := s.proven(meta, c.again(""))
-	if cmd != nil || c.kind == "" || !errors.Is(err, cairn.ErrInvalid) {
-		return cmd // of a token that is not known, no command is a mistaken use
-	}
-	for _, id := range lately(s.cfg.State.View(), c.kind) {
-		if cmd, _ := s.proven(meta, c.again(id)); cmd != nil {
-			return cmd
-		}
-	}
-	return nil
-}
-
-// proven returns the command if it has been carried out under this token, else what would become of it.
-func (s *Server) proven(meta fsm.Meta, cmd fsm.Command) (fsm.Command, error) {
+	cmd := c.again(id)
 	if result := s.cfg.State.Machine().DryRun(meta, cmd); result.Err != nil || !result.Replayed {
-		return nil, result.Err
+		return nil
 	}
-	return cmd, nil
-}
-
-// lately returns the IDs of the resources of a kind that the journal tells of, those with the newest events first.
-func lately(v *fsm.View, kind cairn.Kind) (ids []string) {
-	const most = 1024
-	seen := map[string]bool{}
-	events := slices.Collect(v.Events(0))
-	for _, e := range slices.Backward(events) {
-		if e.Ref.Kind == kind && !seen[e.Ref.ID] && len(ids) < most {
-			seen[e.Ref.ID] = true
-			ids = append(ids, e.Ref.ID)
-		}
-	}
-	return ids
+	return cmd
 }
 
 // build makes the command. What fails on the node's own copy is tried again on a linearizable one: absence in an old copy
@@ -147,7 +117,7 @@ func (s *Server) build(ctx context.Context, c change) (*fsm.View, fsm.Command, e
 	}
 	v, err := s.cfg.State.ReadView(ctx)
 	if err != nil {
-		return nil, nil, undecided(err)
+		return s.cfg.State.View(), nil, undecided(err)
 	}
 	cmd, err := c.build(v)
 	return v, cmd, err
