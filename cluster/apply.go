@@ -13,8 +13,8 @@ import (
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
 
-// Apply proposes a command and waits for its result on this node or, if it does not lead, at the leader. What the state
-// machine refuses is Result.Err. An error means that the command was not decided: cairn.ErrUnavailable and
+// Apply proposes a command and waits for its result. A node that does not lead forwards what speaks for itself (its row,
+// its pools, its reports) to the leader, and nothing else. What the state machine refuses is Result.Err. An error means that the command was not decided: cairn.ErrUnavailable and
 // cairn.ErrUpgrade say that nothing was done, cairn.ErrUnknownOutcome that it may have been: ask again with the same token.
 func (n *Node) Apply(ctx context.Context, meta fsm.Meta, c fsm.Command) (fsm.Result, error) {
 	if have, need := n.View().CommandVersion(), fsm.Version(c); need > have {
@@ -24,16 +24,51 @@ func (n *Node) Apply(ctx context.Context, meta fsm.Meta, c fsm.Command) (fsm.Res
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	return n.apply(ctx, data)
-}
-
-// apply proposes bytes wherever the leader is. It tries another leader only after an answer that certainly means that
-// nothing was done.
-func (n *Node) apply(ctx context.Context, data []byte) (fsm.Result, error) {
 	ctx, cancel := withDeadline(ctx)
 	defer cancel()
-	var result fsm.Result
-	err := n.atLeader(ctx, func(leader cairn.NodeID) (err error) {
+	if speaksFor(n.identity.Node, data) == nil {
+		return n.applyAnywhere(ctx, data)
+	}
+	// Only the leader could decide what such a command should say, so another leader must be asked from the start.
+	for {
+		result, err := n.engine.Apply(ctx, data)
+		if !errors.Is(err, consensus.ErrNotLeader) {
+			return result, err
+		}
+		leader, _, err := n.AwaitLeader(ctx)
+		switch {
+		case err != nil:
+			return fsm.Result{}, err
+		case leader != n.identity.Node:
+			return fsm.Result{}, n.notLeader()
+		}
+	}
+}
+
+// AwaitLeader returns the leader and its address. During an election it waits, but no longer than one takes; then it fails
+// with cairn.ErrUnavailable and says how many voters seem to answer.
+func (n *Node) AwaitLeader(ctx context.Context) (cairn.NodeID, string, error) {
+	patience := time.NewTimer(n.config.Timing.Election)
+	defer patience.Stop()
+	for {
+		changed := n.engine.LeaderChanged()
+		if leader, address := n.Leader(); leader != "" {
+			return leader, address, nil
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+			return "", "", n.noLeader()
+		case <-ctx.Done():
+			return "", "", n.noLeader()
+		}
+	}
+}
+
+// applyAnywhere proposes a command that speaks for this node wherever the leader is. It tries another leader only after an
+// answer that certainly means that nothing was done.
+func (n *Node) applyAnywhere(ctx context.Context, data []byte) (result fsm.Result, err error) {
+	err = n.atLeader(ctx, func(leader cairn.NodeID) (err error) {
 		if leader == n.identity.Node {
 			result, err = n.engine.Apply(ctx, data)
 		} else {

@@ -15,10 +15,10 @@ import (
 // Config is what a node needs. DataDir, Listener, Advertise and Logger are required.
 type Config struct {
 	DataDir  string
-	Listener net.Listener // the cluster port; the node owns it
+	Listener net.Listener // the cluster port; the node owns it, also if Open fails
 	// Advertise is the host:port at which other nodes reach Listener.
 	Advertise string
-	// GossipBind is the host:port for gossip; "" is any port on the host of Advertise. GossipAdvertise is what others use.
+	// GossipBind is the host:port for gossip; "" is any port on the address of Advertise. GossipAdvertise is what others use.
 	GossipBind, GossipAdvertise string
 	// Seeds are addresses of members to ask for the leader when nothing else is known, such as after all moved at once.
 	Seeds []string
@@ -83,6 +83,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.GossipBind == "" {
 		host, _, _ := net.SplitHostPort(c.Advertise) // Open has checked it
+		if net.ParseIP(host) == nil {
+			host = "0.0.0.0" // a name may resolve to an address that is not this machine's own
+		}
 		c.GossipBind = net.JoinHostPort(host, "0")
 	}
 	if c.Free == nil {

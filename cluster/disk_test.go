@@ -37,6 +37,7 @@ func (l *faultyLog) StoreLogs(logs []*raft.Log) error {
 func startFaulty(t *testing.T, n int) (*clustertest.Cluster, []*faultyLog) {
 	t.Helper()
 	c := clustertest.New(t)
+	c.Timing.Raft.DiskLimit = 500 * time.Millisecond
 	logs := make([]*faultyLog, n)
 	c.Configure = func(index int, config *cluster.Config) {
 		config.Middleware = func(inner raft.LogStore) raft.LogStore {
@@ -51,6 +52,7 @@ func startFaulty(t *testing.T, n int) (*clustertest.Cluster, []*faultyLog) {
 // TestFullDiskUnderTheLeader: the write that met it is answered as what it is, the others go on with another leader, and
 // the node follows again when there is space.
 func TestFullDiskUnderTheLeader(t *testing.T) {
+	t.Parallel()
 	c, logs := startFaulty(t, 3)
 	old := c.Leader()
 	full := logs[c.Index(old)]
@@ -69,8 +71,9 @@ func TestFullDiskUnderTheLeader(t *testing.T) {
 
 // TestFullDiskEverywhere: nothing can be written, nothing is lost, and it goes on by itself when there is space.
 func TestFullDiskEverywhere(t *testing.T) {
+	t.Parallel()
 	c, logs := startFaulty(t, 3)
-	write(t, c.Leader(), "before")
+	writeAnywhere(t, c, "before")
 	for _, l := range logs {
 		l.full.Store(true)
 	}
@@ -81,11 +84,12 @@ func TestFullDiskEverywhere(t *testing.T) {
 		l.full.Store(false)
 	}
 	writeAnywhere(t, c, "after")
-	mustRead(t, c.Leader(), "before")
+	mustRead(t, c, c.Leader(), "before")
 }
 
 // TestHungDiskUnderTheLeader is the guard in the real thing: TLS, bbolt, leases.
 func TestHungDiskUnderTheLeader(t *testing.T) {
+	t.Parallel()
 	c, logs := startFaulty(t, 3)
 	old := c.Leader()
 	wait := make(chan struct{})

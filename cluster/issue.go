@@ -33,6 +33,9 @@ func (n *Node) derive(purpose, token, name string) ([]byte, error) {
 // CreateToken makes a join token for a node of that name, and returns it with the identifier that the node will have. ttl 0
 // is an hour. It runs at the leader.
 func (n *Node) CreateToken(ctx context.Context, meta fsm.Meta, name string, ttl time.Duration) (string, cairn.NodeID, error) {
+	if !n.engine.Leading() {
+		return "", "", n.notLeader()
+	}
 	ttl, err := identity.TokenTTL(ttl)
 	if err != nil {
 		return "", "", err
@@ -73,6 +76,9 @@ func (n *Node) CreateToken(ctx context.Context, meta fsm.Meta, name string, ttl 
 // It runs at the leader.
 func (n *Node) IssueUser(ctx context.Context, meta fsm.Meta, name string, role cairn.UserRole, project cairn.ProjectID,
 	csrDER []byte, ttl time.Duration) ([]byte, error) {
+	if !n.engine.Leading() {
+		return nil, n.notLeader()
+	}
 	serial, err := n.derive("user serial", meta.Token, name)
 	if err != nil {
 		return nil, err

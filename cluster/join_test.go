@@ -34,6 +34,7 @@ func edit(t *testing.T, text string, change func(*cluster.Token)) string {
 
 // TestJoinRefusals: each is one clear line, and leaves a directory that belongs to nobody.
 func TestJoinRefusals(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 1)
 	other := clustertest.Start(t, 1)
 	good := c.Token("n2")
@@ -93,6 +94,7 @@ func TestJoinRefusals(t *testing.T) {
 
 // TestTwoRacers: of machines that join at the same time with one token exactly one wins.
 func TestTwoRacers(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	token := c.Token("n4")
 	const racers = 6
@@ -121,6 +123,7 @@ func TestTwoRacers(t *testing.T) {
 // TestJoinAgainAfterACrash loses the answer: the cluster has spent the token, the machine has what was on its disk before it
 // asked. The next attempt with the same directory becomes the same node.
 func TestJoinAgainAfterACrash(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 1)
 	token, dir, before := c.Token("n2"), t.TempDir(), filepath.Join(t.TempDir(), "before")
 	first, err := cluster.Join(t.Context(), cluster.JoinConfig{DataDir: dir, Token: token, Now: func() time.Time {
@@ -152,6 +155,7 @@ func TestJoinAgainAfterACrash(t *testing.T) {
 
 // TestJoinThroughAFollower: any member answers.
 func TestJoinThroughAFollower(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	for i, s := range c.Nodes {
 		if !s.IsLeader() {
@@ -165,6 +169,7 @@ func TestJoinThroughAFollower(t *testing.T) {
 
 // TestTokenAgain: a request that is repeated with its idempotency token shows the same join token.
 func TestTokenAgain(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 1)
 	meta := clustertest.Meta()
 	meta.Token = "00000000-0000-4000-8000-000000000001"
@@ -186,6 +191,7 @@ func TestTokenAgain(t *testing.T) {
 
 // TestForeignClockCannotAnnounce: a node whose clock went wrong while it was away is not taken back.
 func TestForeignClockCannotAnnounce(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	away := 0
 	if c.Nodes[away].IsLeader() {

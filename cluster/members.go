@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -120,13 +121,8 @@ func (t *term) wakeMembers() {
 // admitted reports whether a node may talk to this one as a member. It may if a row or Raft's configuration names it, and
 // also if this node has no newest state to judge by: a node that was away may not know its own leader yet.
 func (n *Node) admitted(id cairn.NodeID) bool {
-	if n.View().Node(id) != nil || n.engine == nil {
+	if n.View().Node(id) != nil || n.inRaft(id) {
 		return true
-	}
-	for _, server := range n.engine.Servers() {
-		if server.ID == raftID(id) {
-			return true
-		}
 	}
 	current := n.engine.Leading() || time.Since(n.engine.Raft().LastContact()) < 2*n.config.Timing.Raft.Heartbeat
 	return !current || n.View().Cluster() == nil
@@ -138,12 +134,12 @@ func (n *Node) watchMembers() {
 	changed := make(chan struct{}, 1)
 	cancel := n.machine.Subscribe(func(changes []fsm.Change) {
 		for _, c := range changes {
-			if c.Table == fsm.TableNodes {
-				changes = nil
-				break
+			if c.Table == fsm.TableDivergence {
+				n.config.Logger.Error("state: differs from the leader's; stop this node, empty its raft directory and start it again", "entry", c.Key)
 			}
 		}
-		if changes == nil { // of nodes, or of everything
+		ofNodes := func(c fsm.Change) bool { return c.Table == fsm.TableNodes }
+		if changes == nil || slices.ContainsFunc(changes, ofNodes) { // nil is everything
 			select {
 			case changed <- struct{}{}:
 			default:
@@ -279,24 +275,17 @@ func (n *Node) voter(id cairn.NodeID) (raft.Server, error) {
 func (n *Node) addresses(id cairn.NodeID) []string {
 	var addresses []string
 	add := func(address string) {
-		for _, known := range addresses {
-			if known == address {
-				return
-			}
-		}
-		if address != "" {
+		if address != "" && !slices.Contains(addresses, address) {
 			addresses = append(addresses, address)
 		}
 	}
 	if node := n.View().Node(id); node != nil {
 		add(node.Address)
 	}
-	if n.engine != nil {
-		for _, server := range n.engine.Servers() {
-			if server.ID == raftID(id) {
-				_, hostPort := splitRaftAddress(server.Address)
-				add(hostPort)
-			}
+	for _, server := range n.engine.Servers() {
+		if server.ID == raftID(id) {
+			_, hostPort := splitRaftAddress(server.Address)
+			add(hostPort)
 		}
 	}
 	if m, ok := n.gossip.Find(id); ok {

@@ -46,6 +46,7 @@ type life struct {
 	ctx        context.Context
 	cancel     context.CancelFunc
 	running    sync.WaitGroup
+	opened     chan struct{} // closed when every part is there: Raft talks to peers before Open has returned
 	stopped    chan error
 	registered atomic.Bool // the cluster has known this node in this life
 	transfer   sync.Mutex  // one leadership transfer at a time: a second one can make the first stick
@@ -61,6 +62,11 @@ func (l *life) fail(err error) {
 
 // Open starts a node whose data directory has an identity: one that was made by Init or Join.
 func Open(_ context.Context, config Config) (_ *Node, err error) {
+	defer func() {
+		if err != nil {
+			_ = config.Listener.Close() // it may be closed already
+		}
+	}()
 	if _, _, err := net.SplitHostPort(config.Advertise); err != nil {
 		return nil, fmt.Errorf("address to advertise: %w: %w", err, cairn.ErrInvalid)
 	}
@@ -70,7 +76,7 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 		return nil, err
 	}
 	n := &Node{config: config, identity: id, machine: fsm.New()}
-	n.life.stopped = make(chan error, 1)
+	n.life.stopped, n.life.opened = make(chan error, 1), make(chan struct{})
 	n.life.ctx, n.life.cancel = context.WithCancel(context.Background())
 	n.peers = newPeers(id, n.addresses)
 	n.reads = consensus.NewRounds(n.life.ctx, n.askReadIndex)
@@ -117,6 +123,7 @@ func (n *Node) founding() *raft.Configuration {
 }
 
 func (n *Node) start() {
+	close(n.life.opened)
 	n.joins = newJoinServer(n)
 	n.life.running.Go(func() { _ = n.joins.Serve(n.port.Listener(identity.ProtocolJoin)) }) // until the listener closes
 	n.life.running.Go(n.lead)

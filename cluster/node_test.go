@@ -4,23 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/cluster/clustertest"
 	"github.com/cairn-storage/cairn/fsm"
+	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
-
-func write(t *testing.T, s *clustertest.Server, name string) {
-	t.Helper()
-	if err := clustertest.Write(t.Context(), s, name); err != nil {
-		t.Fatalf("write %s at %s: %v", name, s.Name, err)
-	}
-}
 
 // writeAnywhere writes at whoever leads, also while that changes.
 func writeAnywhere(t *testing.T, c *clustertest.Cluster, name string) {
@@ -31,24 +29,28 @@ func writeAnywhere(t *testing.T, c *clustertest.Cluster, name string) {
 	})
 }
 
-func mustRead(t *testing.T, s *clustertest.Server, name string) {
+func mustRead(t *testing.T, c *clustertest.Cluster, s *clustertest.Server, name string) {
 	t.Helper()
-	view, err := s.ReadView(t.Context())
-	if err != nil {
-		t.Fatalf("read at %s: %v", s.Name, err)
-	}
-	if view.Type(name) == nil {
-		t.Errorf("%s does not see %s", s.Name, name)
-	}
+	c.WaitFor("a read at "+s.Name, func() bool {
+		view, err := s.ReadView(t.Context())
+		if errors.Is(err, cairn.ErrUnavailable) {
+			return false // an election
+		}
+		if err != nil || view.Type(name) == nil {
+			t.Fatalf("%s does not see %s: stale, or %v", s.Name, name, err)
+		}
+		return true
+	})
 }
 
 func TestEveryNodeReadsWhatWasWritten(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	for i := range 20 {
 		name := fmt.Sprintf("t%d", i)
-		write(t, c.Leader(), name)
+		writeAnywhere(t, c, name)
 		for _, s := range c.Nodes {
-			mustRead(t, s, name)
+			mustRead(t, c, s, name)
 		}
 	}
 	for _, s := range c.Nodes {
@@ -60,8 +62,9 @@ func TestEveryNodeReadsWhatWasWritten(t *testing.T) {
 
 // TestLeaderDies: another one leads and writes, the dead one is committed as down, and as up again when it is back.
 func TestLeaderDies(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
-	write(t, c.Leader(), "before")
+	writeAnywhere(t, c, "before")
 	old := c.Leader()
 	id, index := old.Identity().Node, c.Index(old)
 	c.Kill(index)
@@ -70,7 +73,7 @@ func TestLeaderDies(t *testing.T) {
 		return c.Leader().View().Node(id).State == cairn.NodeDown
 	})
 	c.Restart(index)
-	mustRead(t, c.Nodes[index], "after")
+	mustRead(t, c, c.Nodes[index], "after")
 	c.WaitFor("it is up and holds a lease", func() bool {
 		return c.Leader().View().Node(id).State == cairn.NodeUp && c.Nodes[index].LeaseValid()
 	})
@@ -79,6 +82,7 @@ func TestLeaderDies(t *testing.T) {
 // TestLeaseEndsBeforeTheNodeIsDown lets a node's heartbeats stall while everything else of it goes on: it must have no lease
 // when the others commit that it is down, and get none before they commit that it is up.
 func TestLeaseEndsBeforeTheNodeIsDown(t *testing.T) {
+	t.Parallel()
 	var stalled atomic.Pointer[chan struct{}]
 	c := clustertest.New(t)
 	c.Configure = func(index int, config *cluster.Config) {
@@ -122,9 +126,12 @@ func TestLeaseEndsBeforeTheNodeIsDown(t *testing.T) {
 }
 
 func TestNoQuorum(t *testing.T) {
-	c := clustertest.Start(t, 3)
+	t.Parallel()
+	c := clustertest.New(t)
+	c.Timing.Election = 500 * time.Millisecond
+	c.Grow(3)
+	writeAnywhere(t, c, "before")
 	leader := c.Leader()
-	write(t, leader, "before")
 	for i, s := range c.Nodes {
 		if s != leader {
 			c.Kill(i)
@@ -153,6 +160,7 @@ func TestNoQuorum(t *testing.T) {
 // TestReadsDuringTransfers moves leadership around while writes go on. Whatever was acknowledged, every node must see at
 // once.
 func TestReadsDuringTransfers(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	for round := range 8 {
 		name := fmt.Sprintf("t%d", round)
@@ -161,16 +169,7 @@ func TestReadsDuringTransfers(t *testing.T) {
 		go func() { transferred <- leader.TransferLeadership(t.Context(), "") }()
 		writeAnywhere(t, c, name)
 		for _, s := range c.Nodes {
-			c.WaitFor("a read at "+s.Name, func() bool {
-				view, err := s.ReadView(t.Context())
-				if errors.Is(err, cairn.ErrUnavailable) {
-					return false
-				}
-				if err != nil || view.Type(name) == nil {
-					t.Fatalf("%s, round %d: stale read or %v", s.Name, round, err)
-				}
-				return true
-			})
+			mustRead(t, c, s, name)
 		}
 		if err := <-transferred; err != nil && !errors.Is(err, cairn.ErrUnavailable) {
 			t.Error(err)
@@ -179,6 +178,7 @@ func TestReadsDuringTransfers(t *testing.T) {
 }
 
 func TestFiveVoteAndTwoStandBy(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 7)
 	standby := make(map[cairn.NodeID]bool)
 	for _, m := range c.Leader().Status().Members {
@@ -210,10 +210,10 @@ func TestFiveVoteAndTwoStandBy(t *testing.T) {
 		}
 		return voters == 5 && replaced
 	})
-	write(t, c.Leader(), "after")
+	writeAnywhere(t, c, "after")
 	for i, s := range c.Nodes {
 		if i != victim {
-			mustRead(t, s, "after")
+			mustRead(t, c, s, "after")
 		}
 	}
 }
@@ -221,6 +221,7 @@ func TestFiveVoteAndTwoStandBy(t *testing.T) {
 // TestLongAbsence takes a node away until the others have truncated the log that it needs, and takes snapshots all the
 // while; then everybody is restarted from snapshots.
 func TestLongAbsence(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t)
 	c.Timing.Raft.SnapshotEvery, c.Timing.Raft.SnapshotCheck, c.Timing.Raft.TrailingLogs = 20, 20*time.Millisecond, 5
 	c.Grow(3)
@@ -233,8 +234,8 @@ func TestLongAbsence(t *testing.T) {
 		writeAnywhere(t, c, fmt.Sprintf("t%d", i))
 	}
 	c.Restart(away)
-	mustRead(t, c.Nodes[away], "t0")
-	mustRead(t, c.Nodes[away], "t99")
+	mustRead(t, c, c.Nodes[away], "t0")
+	mustRead(t, c, c.Nodes[away], "t99")
 	for i := range c.Nodes {
 		c.Kill(i)
 	}
@@ -262,6 +263,7 @@ func TestLongAbsence(t *testing.T) {
 
 // TestMovedNode starts a node at another address: it is found there without anybody being told by hand.
 func TestMovedNode(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	moved := 0
 	if c.Nodes[moved].IsLeader() {
@@ -274,12 +276,13 @@ func TestMovedNode(t *testing.T) {
 	if c.Nodes[moved].Address == old {
 		t.Fatal("the same port again")
 	}
-	write(t, c.Leader(), "after")
-	mustRead(t, c.Nodes[moved], "after")
+	writeAnywhere(t, c, "after")
+	mustRead(t, c, c.Nodes[moved], "after")
 	c.Settle()
 }
 
 func TestRemovedNodeStops(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	leader := c.Leader()
 	var victim *clustertest.Server
@@ -303,7 +306,7 @@ func TestRemovedNodeStops(t *testing.T) {
 	if err := victim.Announce(ctx, cairn.Node{}, nil); !errors.Is(err, cairn.ErrDenied) {
 		t.Errorf("it announced itself again: %v", err)
 	}
-	write(t, c.Leader(), "after")
+	writeAnywhere(t, c, "after")
 }
 
 func expectRemoved(t *testing.T, s *clustertest.Server) {
@@ -320,6 +323,7 @@ func expectRemoved(t *testing.T, s *clustertest.Server) {
 
 // TestRemovedWhileAway removes a node that is down. When it comes back it is told so.
 func TestRemovedWhileAway(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	away := 0
 	if c.Nodes[away].IsLeader() {
@@ -340,6 +344,7 @@ func TestRemovedWhileAway(t *testing.T) {
 
 // TestLeaderRemovesItself: a successor takes it out of Raft.
 func TestLeaderRemovesItself(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	old := c.Leader()
 	result, err := old.RemoveMember(t.Context(), clustertest.Meta(), old.Identity().Node, false)
@@ -355,6 +360,7 @@ func TestLeaderRemovesItself(t *testing.T) {
 }
 
 func TestNodesSpeakForThemselvesOnly(t *testing.T) {
+	t.Parallel()
 	c := clustertest.Start(t, 3)
 	leader := c.Leader()
 	var follower *clustertest.Server
@@ -369,38 +375,51 @@ func TestNodesSpeakForThemselvesOnly(t *testing.T) {
 	}
 	node := *follower.View().Node(own)
 	impostor := *follower.View().Node(other)
+	conn, err := follower.Conn(t.Context(), other)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		name    string
 		meta    fsm.Meta
 		command fsm.Command
-		want    error
+		want    codes.Code
 	}{
-		{"its own row", meta(own), &fsm.RegisterNode{Node: node}, nil},
-		{"its own pools", meta(own), &fsm.RegisterPools{Node: own}, nil},
-		{"another's row", meta(own), &fsm.RegisterNode{Node: impostor}, cairn.ErrDenied},
-		{"another's row in another's name", meta(other), &fsm.RegisterNode{Node: impostor}, cairn.ErrDenied},
-		{"another's pools", meta(own), &fsm.RegisterPools{Node: other}, cairn.ErrDenied},
-		{"another's report", meta(own), &fsm.ReportReplica{Node: other}, cairn.ErrDenied},
-		{"an administrator's command", meta(own), &fsm.DeleteType{Name: "default"}, cairn.ErrDenied},
-		{"in a user's name", fsm.Meta{At: 1, Actor: "user/admin"}, &fsm.RegisterPools{Node: own}, cairn.ErrDenied},
+		{"its own row", meta(own), &fsm.RegisterNode{Node: node}, codes.OK},
+		{"its own pools", meta(own), &fsm.RegisterPools{Node: own}, codes.OK},
+		{"another's row", meta(own), &fsm.RegisterNode{Node: impostor}, codes.PermissionDenied},
+		{"another's row in another's name", meta(other), &fsm.RegisterNode{Node: impostor}, codes.PermissionDenied},
+		{"another's pools", meta(own), &fsm.RegisterPools{Node: other}, codes.PermissionDenied},
+		{"another's report", meta(own), &fsm.ReportReplica{Node: other}, codes.PermissionDenied},
+		{"an administrator's command", meta(own), &fsm.DeleteType{Name: "default"}, codes.PermissionDenied},
+		{"in a user's name", fsm.Meta{At: 1, Actor: "user/admin"}, &fsm.RegisterPools{Node: own}, codes.PermissionDenied},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			result, err := follower.Apply(t.Context(), test.meta, test.command)
-			if err == nil {
-				err = result.Err
+			data, err := fsm.Encode(test.meta, test.command)
+			if err != nil {
+				t.Fatal(err)
 			}
-			if !errors.Is(err, test.want) {
-				t.Errorf("got %v, want %v", err, test.want)
+			answer, err := peerv1.NewPeerServiceClient(conn).Apply(t.Context(), &peerv1.ApplyRequest{Command: data})
+			if status.Code(err) != test.want || err == nil && (answer.GetRefused() != nil || answer.GetUndecided() != nil) {
+				t.Errorf("got %v, %v, want %v", answer, err, test.want)
 			}
 		})
+	}
+	// The same through the front door: forwarded once, and what is not the node's own is not sent at all.
+	if result, err := follower.Apply(t.Context(), meta(own), &fsm.RegisterNode{Node: node}); err != nil || result.Err != nil {
+		t.Error(err, result.Err)
+	}
+	if _, err := follower.Apply(t.Context(), clustertest.Meta(), &fsm.DeleteType{Name: "default"}); !errors.Is(err, cairn.ErrUnavailable) {
+		t.Errorf("got %v, want %v", err, cairn.ErrUnavailable)
 	}
 }
 
 func TestCheckpointsAreTaken(t *testing.T) {
+	t.Parallel()
 	c := clustertest.New(t)
 	c.Timing.Checkpoint = 50 * time.Millisecond
 	c.Grow(3)
-	write(t, c.Leader(), "x")
+	writeAnywhere(t, c, "x")
 	for _, s := range c.Nodes {
 		c.WaitFor("a checkpoint on "+s.Name, func() bool { index, _ := s.Machine().LastCheckpoint(); return index > 0 })
 		if at, diverged := s.Machine().Divergence(); diverged {
@@ -419,7 +438,34 @@ func TestCheckpointsAreTaken(t *testing.T) {
 }
 
 func TestOpenRefusesAnEmptyDirectory(t *testing.T) {
-	if _, err := cluster.Open(t.Context(), cluster.Config{DataDir: t.TempDir(), Advertise: "127.0.0.1:1"}); !errors.Is(err, cairn.ErrNotFound) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cluster.Open(t.Context(), cluster.Config{DataDir: t.TempDir(), Listener: listener, Advertise: "127.0.0.1:1"}); !errors.Is(err, cairn.ErrNotFound) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestCertificateIsRenewed starts a node on a day when a third of its certificate's time is used.
+func TestCertificateIsRenewed(t *testing.T) {
+	t.Parallel()
+	c := clustertest.Start(t, 3)
+	node := 0
+	if c.Nodes[node].IsLeader() {
+		node = 1
+	}
+	old := c.Nodes[node].Identity().Credential().Leaf.SerialNumber
+	c.Kill(node)
+	c.Configure = func(_ int, config *cluster.Config) {
+		config.Now = func() time.Time { return time.Now().Add(130 * 24 * time.Hour) }
+	}
+	c.Open(node)
+	c.WaitFor("a new certificate", func() bool {
+		return c.Nodes[node].Identity().Credential().Leaf.SerialNumber.Cmp(old) != 0
+	})
+	c.Configure = nil
+	c.Restart(node) // with what is on disk
+	writeAnywhere(t, c, "after")
+	mustRead(t, c, c.Nodes[node], "after")
 }

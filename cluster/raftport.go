@@ -44,6 +44,11 @@ func newRaftPort(n *Node, listener net.Listener) *raftPort {
 
 func (p *raftPort) serve() {
 	defer close(p.done)
+	select {
+	case <-p.node.life.opened:
+	case <-p.node.life.ctx.Done():
+		return
+	}
 	for {
 		conn, err := p.listener.Accept()
 		if err != nil {
@@ -164,6 +169,11 @@ func (s *streams) Addr() net.Addr { return s.self }
 func (s *streams) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.node.life.ctx, timeout)
 	defer cancel()
+	select {
+	case <-s.node.life.opened:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	id, hostPort := splitRaftAddress(address)
 	s.node.peers.learn(id, hostPort)
 	return s.node.peers.dialRaft(ctx, id)

@@ -6,6 +6,7 @@ package clustertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -134,10 +135,15 @@ func (c *Cluster) add() {
 // Token makes a join token at the leader.
 func (c *Cluster) Token(name string) string {
 	c.t.Helper()
-	token, _, err := c.Leader().CreateToken(c.t.Context(), Meta(), name, 0)
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	var token string
+	c.WaitFor("a join token", func() bool {
+		text, _, err := c.Leader().CreateToken(c.t.Context(), Meta(), name, 0)
+		if err != nil && !errors.Is(err, cairn.ErrUnavailable) {
+			c.t.Fatal(err)
+		}
+		token = text
+		return err == nil
+	})
 	return token
 }
 

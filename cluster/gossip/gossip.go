@@ -64,9 +64,11 @@ func Open(c Config) (*Gossip, error) {
 	}
 	config.AdvertisePort = config.BindPort
 	if c.Advertise != "" {
-		if config.AdvertiseAddr, config.AdvertisePort, err = hostPort(c.Advertise); err != nil {
-			return nil, err
+		address, err := net.ResolveUDPAddr("udp", c.Advertise)
+		if err != nil {
+			return nil, fmt.Errorf("gossip address: %w: %w", err, cairn.ErrInvalid)
 		}
+		config.AdvertiseAddr, config.AdvertisePort = address.IP.String(), address.Port
 	}
 	list, err := memberlist.Create(config)
 	if err != nil {
