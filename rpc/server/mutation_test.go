@@ -47,6 +47,19 @@ func TestRepeatedRequestsGetTheFirstAnswer(t *testing.T) {
 		t.Fatalf("extend again: %v, %v", done, err)
 	}
 
+	target := &pb.AccessTarget{Share: "a"}
+	rule, err := api.Access().AllowAccess(ctx, &pb.AllowAccessRequest{Target: target, Kind: "ip", Who: "10.0.0.7", Level: "rw"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deny := &pb.DenyAccessRequest{Mutation: with("deny"), Target: target, Kind: "ip", Who: "10.0.0.7"}
+	for range 2 {
+		if answer, err := api.Access().DenyAccess(ctx, deny); err != nil || answer.GetId() != rule.GetRule().GetId() {
+			t.Fatalf("deny: %v, %v", answer, err)
+		}
+		c.settle()
+	}
+
 	name := "b"
 	rename := &pb.UpdateShareRequest{Mutation: with("rename"), Share: "a", Name: &name}
 	for range 2 {
