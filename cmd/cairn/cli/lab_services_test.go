@@ -288,8 +288,12 @@ func (l *lab) ListEvents(_ context.Context, in *pb.ListEventsRequest) (*pb.ListE
 func (l *lab) FollowEvents(in *pb.FollowEventsRequest, stream grpc.ServerStreamingServer[pb.FollowEventsResponse]) error {
 	stop := context.AfterFunc(stream.Context(), l.changed.Broadcast)
 	defer stop()
-	for at := in.GetAfter(); ; at++ {
-		event, breaks := l.await(stream.Context(), at)
+	after := in.GetAfter()
+	if l.repeats && after > 0 {
+		after--
+	}
+	for at := after; ; at++ {
+		event, breaks := l.await(stream.Context(), at, at >= in.GetAfter())
 		if event == nil {
 			return stream.Context().Err()
 		}
@@ -306,8 +310,8 @@ func (l *lab) FollowEvents(in *pb.FollowEventsRequest, stream grpc.ServerStreami
 	}
 }
 
-// await waits for the event after at; breaks says that the stream ends with it.
-func (l *lab) await(ctx context.Context, at uint64) (event *pb.Event, breaks bool) {
+// await waits for the event after at; breaks says that the stream ends with it, which it does only if that is fresh.
+func (l *lab) await(ctx context.Context, at uint64, fresh bool) (event *pb.Event, breaks bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for uint64(len(l.journal)) <= at {
@@ -316,7 +320,7 @@ func (l *lab) await(ctx context.Context, at uint64) (event *pb.Event, breaks boo
 		}
 		l.changed.Wait()
 	}
-	if l.breaks > 0 {
+	if l.breaks > 0 && fresh {
 		l.breaks--
 		breaks = true
 	}

@@ -61,6 +61,7 @@ type lab struct {
 	journal  []*pb.Event
 	breaks   int  // how many streams of events end after their first event
 	stuck    bool // nothing happens
+	repeats  bool // streams begin one event too early
 	data
 }
 

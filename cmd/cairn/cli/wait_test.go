@@ -51,10 +51,11 @@ func (l *lab) app(stdin io.Reader, stdout, stderr io.Writer) *App {
 	}
 }
 
-// TestFollowResumes breaks the stream after each event, while more happen. Every event must be printed once and in order.
+// TestFollowResumes breaks the stream after each event, while more happen, and resumed streams repeat an event. Every event must
+// be printed once and in order.
 func TestFollowResumes(t *testing.T) {
 	l := newLab(t)
-	l.breaks = 4
+	l.breaks, l.repeats = 4, true
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	lines := 0
@@ -211,6 +212,27 @@ func TestLeaveTakesDrainBack(t *testing.T) {
 	}
 	if last != `DrainNode {"node":"n1","undo":true}` {
 		t.Errorf("the last request is %s", last)
+	}
+}
+
+// TestSecretFileIsNotReplaced: what appears while the key is made is not overwritten either.
+func TestSecretFileIsNotReplaced(t *testing.T) {
+	path := t.TempDir() + "/key"
+	file, err := openSecret(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte("another's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.commit([]byte("mine")); !errors.Is(err, cairn.ErrExists) {
+		t.Errorf("commit: %v", err)
+	}
+	if err := file.close(); err != nil {
+		t.Error(err)
+	}
+	if content, err := os.ReadFile(path); string(content) != "another's" {
+		t.Errorf("the file holds %q, %v", content, err)
 	}
 }
 
