@@ -29,6 +29,10 @@ const (
 	lastPause  = 2 * time.Second
 )
 
+// patience is how long a request is repeated that certainly had no effect: longer than an election takes, and short enough
+// that a cluster without a quorum is noticed.
+const patience = 3 * time.Second
+
 type pause time.Duration
 
 // sleep waits before the next attempt and reports whether there is time for one.
@@ -57,14 +61,15 @@ func (c calls) unary(ctx context.Context, method string, req, reply any, conn *g
 	defer cancel()
 	message, changes := c.fill(req)
 	var wait pause
+	began := time.Now()
 	for open := false; ; {
 		reached := &peer.Peer{}
-		err := errs.FromCall(invoke(ctx, method, message, reply, conn, append(opts, grpc.Peer(reached))...), changes && reached.Addr != nil)
+		err := errs.FromCall(invoke(ctx, method, message, reply, conn, append(opts, grpc.Peer(reached))...), reached.Addr != nil, changes)
 		if err == nil || !again(err) {
 			return unsettled(err, open)
 		}
 		open = open || errors.Is(err, cairn.ErrUnknownOutcome)
-		if !wait.sleep(ctx) {
+		if !open && time.Since(began) > patience || !wait.sleep(ctx) {
 			return unsettled(err, open)
 		}
 	}

@@ -112,14 +112,29 @@ func FromStatus(err error) error {
 	return &remote{st, nil}
 }
 
-// FromCall is FromStatus for a request that changes something. sent says whether the request may have reached a server: then
-// a connection that broke leaves the outcome open, where FromStatus would say that nothing was changed.
-func FromCall(err error, sent bool) error {
+// FromCall is FromStatus for a call of which it is known whether it reached a server, and whether it changes something. A
+// connection that broke after a change was sent leaves the outcome open, where FromStatus would say that nothing was changed;
+// a deadline that passed before any server was reached is no server's fault, and nothing was changed.
+func FromCall(err error, reached, changes bool) error {
 	st, ok := status.FromError(err)
-	if err == nil || !ok || reasonOf(st) != "" || !sent || st.Code() != codes.Unavailable {
+	if err == nil || !ok || reasonOf(st) != "" {
 		return FromStatus(err)
 	}
-	return fmt.Errorf("%s: %w", oneLine(st.Message()), cairn.ErrUnknownOutcome)
+	switch code := st.Code(); {
+	case reached && changes && code == codes.Unavailable:
+		return fmt.Errorf("%s: %w", oneLine(st.Message()), cairn.ErrUnknownOutcome)
+	case !reached && (code == codes.DeadlineExceeded || code == codes.Unavailable):
+		return fmt.Errorf("no server answers: %s: %w", dialing(oneLine(st.Message())), cairn.ErrUnavailable)
+	}
+	return FromStatus(err)
+}
+
+// dialing is what the network said, without what gRPC wraps around it.
+func dialing(text string) string {
+	if _, said, ok := strings.Cut(text, "Error while dialing: "); ok {
+		return strings.TrimSuffix(said, `"`)
+	}
+	return text
 }
 
 // reasonOf is the ErrorInfo reason of a status that Cairn made, "" of any other.

@@ -90,17 +90,31 @@ func TestErrorsOfTheTransport(t *testing.T) {
 
 func TestBrokenConnectionLeavesOutcomeOpen(t *testing.T) {
 	broken := status.Error(codes.Unavailable, "error reading from server: EOF")
-	if got := errs.FromCall(broken, true); !errors.Is(got, cairn.ErrUnknownOutcome) || errors.Is(got, cairn.ErrUnavailable) {
+	if got := errs.FromCall(broken, true, true); !errors.Is(got, cairn.ErrUnknownOutcome) || errors.Is(got, cairn.ErrUnavailable) {
 		t.Errorf("sent: %v", got)
 	}
-	if got := errs.FromCall(broken, false); !errors.Is(got, cairn.ErrUnavailable) {
+	if got := errs.FromCall(broken, false, true); !errors.Is(got, cairn.ErrUnavailable) {
 		t.Errorf("not sent: %v", got)
 	}
+	if got := errs.FromCall(broken, true, false); !errors.Is(got, cairn.ErrUnavailable) {
+		t.Errorf("a read: %v", got)
+	}
+	late := status.Error(codes.DeadlineExceeded, "context deadline exceeded")
+	if got := errs.FromCall(late, false, true); !errors.Is(got, cairn.ErrUnavailable) || errors.Is(got, cairn.ErrTimeout) {
+		t.Errorf("never reached anybody: %v", got)
+	}
+	if got := errs.FromCall(late, true, true); !errors.Is(got, cairn.ErrTimeout) {
+		t.Errorf("reached somebody who did not answer: %v", got)
+	}
+	dial := status.Error(codes.Unavailable, `connection error: desc = "transport: Error while dialing: dial tcp 127.0.0.1:1: connect: connection refused"`)
+	if got := errs.FromCall(dial, false, true).Error(); got != "no server answers: dial tcp 127.0.0.1:1: connect: connection refused: unavailable" {
+		t.Errorf("text: %q", got)
+	}
 	refused := wire(t, fmt.Errorf("no leader: %w", cairn.ErrUnavailable))
-	if got := errs.FromCall(refused, true); !errors.Is(got, cairn.ErrUnavailable) || errors.Is(got, cairn.ErrUnknownOutcome) {
+	if got := errs.FromCall(refused, true, true); !errors.Is(got, cairn.ErrUnavailable) || errors.Is(got, cairn.ErrUnknownOutcome) {
 		t.Errorf("the server itself said that nothing changed: %v", got)
 	}
-	if errs.FromCall(nil, true) != nil || errs.FromStatus(nil) != nil || errs.ToStatus(nil) != nil {
+	if errs.FromCall(nil, true, true) != nil || errs.FromStatus(nil) != nil || errs.ToStatus(nil) != nil {
 		t.Error("nil is no error")
 	}
 }

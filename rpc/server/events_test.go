@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -199,7 +200,7 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestWaiting uses the client's helpers against everything that can happen while one waits.
+// TestWaiting waits for what happens only after the waiting has begun, and through an election.
 func TestWaiting(t *testing.T) {
 	c := newCluster(t, 2)
 	c.node("n1").server.limits.alive = 50 * time.Millisecond
@@ -211,47 +212,34 @@ func TestWaiting(t *testing.T) {
 	id := made.GetShare().GetId()
 	var working sync.WaitGroup
 	defer working.Wait()
-	later := func() { working.Go(c.settle) }
-	var told []string
 	var begin sync.Once
-	share, err := api.WaitShare(ctx, id, made.GetEvent(), func(s *pb.Share) (bool, error) {
-		begin.Do(later)
-		return client.Settled(s)
-	}, func(s string) { told = append(told, s) })
-	if err != nil || share.GetStatus() != "available" || len(told) == 0 || told[0] != "share a is available" {
-		t.Fatalf("create: %v, %v, %q", share, err, told)
-	}
-	cutting, err := api.Snapshots().CreateSnapshot(ctx, &pb.CreateSnapshotRequest{Share: "a", Name: "s"})
+	err = api.Wait(ctx, id, made.GetEvent(), func(ctx context.Context) (bool, error) {
+		begin.Do(func() { working.Go(c.settle) })
+		answer, err := api.Shares().GetShare(ctx, &pb.GetShareRequest{Share: id})
+		return answer.GetShare().GetStatus() == "available", err
+	})
 	if err != nil {
-		t.Fatal(err)
-	}
-	later()
-	snap, err := api.WaitSnapshot(ctx, cutting.GetSnapshot().GetId(), cutting.GetEvent(), nil)
-	if err != nil || snap.GetStatus() != "available" {
-		t.Fatalf("snapshot: %v, %v", snap, err)
-	}
-	opening, err := api.Access().AllowAccess(ctx, &pb.AllowAccessRequest{Target: &pb.AccessTarget{Share: "a"}, Kind: "ip", Who: "10.0.0.1", Level: "rw"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	later()
-	if rules, err := api.WaitAccess(ctx, id, "", opening.GetEvent(), nil); err != nil || rules[0].GetState() != "active" {
-		t.Fatalf("access: %v, %v", rules, err)
-	}
-	if _, err := api.Snapshots().DeleteSnapshot(ctx, &pb.DeleteSnapshotRequest{Snapshot: snap.GetId()}); err != nil {
-		t.Fatal(err)
-	}
-	later()
-	if err := api.WaitSnapshotGone(ctx, snap.GetId(), 0, nil); err != nil {
-		t.Fatal(err)
+		t.Fatalf("create: %v", err)
 	}
 	if _, err := api.Shares().DeleteShare(ctx, &pb.DeleteShareRequest{Share: id}); err != nil {
 		t.Fatal(err)
 	}
 	election := fmt.Errorf("election: %w", cairn.ErrUnavailable)
 	c.fail(election, election, nil)
-	later()
-	if err := api.WaitShareGone(ctx, id, 1, nil); err != nil {
-		t.Fatal(err)
+	working.Go(c.settle)
+	err = api.Wait(ctx, id, 1, func(ctx context.Context) (bool, error) {
+		_, err := api.Shares().GetShare(ctx, &pb.GetShareRequest{Share: id})
+		if errors.Is(err, cairn.ErrNotFound) {
+			return true, nil
+		}
+		return false, err
+	})
+	if err != nil {
+		t.Fatalf("delete: %v", err)
+	}
+	unheard, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+	defer cancel()
+	if err := api.Wait(unheard, id, 0, func(context.Context) (bool, error) { return false, nil }); !errors.Is(err, cairn.ErrTimeout) {
+		t.Errorf("what never happens: %v", err)
 	}
 }

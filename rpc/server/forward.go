@@ -42,7 +42,7 @@ func (s *Server) forward(ctx context.Context, req any, info *grpc.UnaryServerInf
 	out := metadata.NewOutgoingContext(ctx, metadata.Pairs(forwardedFor, caller.claim.user, forwardedSerial, caller.claim.serial))
 	reached := &peer.Peer{}
 	err = conn.Invoke(out, info.FullMethod, req, answer, grpc.Peer(reached))
-	if err := errs.FromCall(err, reached.Addr != nil && mutationOf(req) != nil); err != nil {
+	if err := errs.FromCall(err, reached.Addr != nil, mutationOf(req) != nil); err != nil {
 		return nil, err
 	}
 	return answer, nil
