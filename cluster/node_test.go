@@ -301,6 +301,13 @@ func TestRemovedNodeStops(t *testing.T) {
 		}
 	}
 	expectRemoved(t, victim)
+	conn, err := victim.Conn(t.Context(), leader.Identity().Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peerv1.NewPeerServiceClient(conn).ReadIndex(t.Context(), &peerv1.ReadIndexRequest{}); status.Code(err) != codes.NotFound {
+		t.Errorf("it is still answered: %v", err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := victim.Announce(ctx, cairn.Node{}, nil); !errors.Is(err, cairn.ErrDenied) {

@@ -78,26 +78,37 @@ func (c *Cluster) Grow(n int) {
 	c.Settle()
 }
 
-// Settle waits until every node is in Raft and as many vote as should.
+// Settle waits until every node is a member, as many vote as should, and every node that is up knows it.
 func (c *Cluster) Settle() {
 	c.t.Helper()
 	want := len(c.Nodes)
 	c.WaitFor("all are members and the voters are chosen", func() bool {
-		leader := c.FindLeader()
-		if leader == nil {
+		if c.FindLeader() == nil {
 			return false
 		}
-		members, voters := 0, 0
-		for _, m := range leader.Status().Members {
-			if m.InRaft && m.Heard {
-				members++
-			}
-			if m.Votes {
-				voters++
+		for _, s := range c.Nodes {
+			if s.Node != nil && !s.settled(want) {
+				return false
 			}
 		}
-		return members == want && voters == Voters(want)
+		return true
 	})
+}
+
+// settled reports whether the node knows of so many members and their voters. What only the leader has in its log does not
+// count: it may not be committed.
+func (s *Server) settled(want int) bool {
+	members, voters := 0, 0
+	status := s.Status()
+	for _, m := range status.Members {
+		if m.InRaft && (m.Heard || status.Leader != status.Node) {
+			members++
+		}
+		if m.Votes {
+			voters++
+		}
+	}
+	return members == want && voters == Voters(want)
 }
 
 // Voters is how many of n healthy nodes vote.

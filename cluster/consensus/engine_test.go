@@ -8,6 +8,7 @@ import (
 	"net"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -270,5 +271,36 @@ func TestTwoProcessesOneDirectory(t *testing.T) {
 	_, err := openStores(&Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if !errors.Is(err, cairn.ErrInUse) {
 		t.Errorf("got %v, want %v", err, cairn.ErrInUse)
+	}
+}
+
+// TestVoteFileDoesNotGrow: a disk that the log has filled must not keep a term or a vote from being written, because Raft
+// would panic.
+func TestVoteFileDoesNotGrow(t *testing.T) {
+	s, err := openStores(&Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allocated := func() int64 {
+		var stat syscall.Stat_t
+		if err := syscall.Stat(filepath.Join(s.dir, voteFile), &stat); err != nil {
+			t.Fatal(err)
+		}
+		return stat.Blocks
+	}
+	before := allocated()
+	for term := range uint64(200) {
+		if err := errors.Join(
+			s.vote.SetUint64([]byte("CurrentTerm"), term+1), s.vote.SetUint64([]byte("LastVoteTerm"), term+1),
+			s.vote.Set([]byte("LastVoteCand"), []byte("01a1fd5a-4bfc-7cdf-9fe5-a5c2d6624352@a-rather-long-name.storage.example.org:7400")),
+		); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after := allocated(); after > before {
+		t.Errorf("grew from %d to %d blocks", before, after)
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,11 @@ import (
 	"github.com/cairn-storage/cairn/cluster/guard"
 )
 
+const (
+	logFile  = "log.db"
+	voteFile = "vote.db"
+)
+
 // snapshotsKept is how many snapshots stay on disk: one that is good while the next is written.
 const snapshotsKept = 2
 
@@ -24,6 +30,7 @@ const logCache = 2 * maxAppendEntries
 
 // stores is everything durable of the engine. It outlives a Raft instance that is restarted in place.
 type stores struct {
+	dir       string
 	log       *raftboltdb.BoltStore
 	stable    *raftboltdb.BoltStore
 	logs      raft.LogStore // the log, watched
@@ -36,18 +43,18 @@ func openStores(c *Config) (_ *stores, err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("raft: %w", err)
 	}
-	s := &stores{disk: guard.NewDisk()}
+	s := &stores{dir: c.Dir, disk: guard.NewDisk()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
 		}
 	}()
-	if s.log, err = openBolt(filepath.Join(c.Dir, "log.db")); err != nil {
+	if s.log, err = openBolt(filepath.Join(c.Dir, logFile)); err != nil {
 		return nil, err
 	}
 	// Term and vote live in a file of their own. Raft has no answer to a term that cannot be written but to panic, and a
 	// disk that the log has filled must not bring that about: this file never grows again after prime.
-	if s.stable, err = openBolt(filepath.Join(c.Dir, "vote.db")); err != nil {
+	if s.stable, err = openBolt(filepath.Join(c.Dir, voteFile)); err != nil {
 		return nil, err
 	}
 	if err = prime(s.stable); err != nil {
@@ -85,10 +92,14 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 	return store, nil
 }
 
-// prime rewrites a small value until bbolt reuses pages, so that every page that later writes need has its blocks.
+// voteRecord is more than a term, a node's identifier and its address take together.
+const voteRecord = 1 << 10
+
+// prime rewrites a value until bbolt reuses pages, so that every page that later writes need has its blocks.
 func prime(store *raftboltdb.BoltStore) error {
 	for i := range uint64(16) {
-		if err := store.SetUint64([]byte("Primed"), i); err != nil {
+		record := binary.BigEndian.AppendUint64(make([]byte, voteRecord), i)
+		if err := store.Set([]byte("Primed"), record); err != nil {
 			return fmt.Errorf("raft vote: %w", err)
 		}
 	}

@@ -10,8 +10,11 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -39,7 +42,11 @@ type Member struct {
 }
 
 // Gossip is a running member. Its goroutines are memberlist's; Close ends them.
-type Gossip struct{ list *memberlist.Memberlist }
+type Gossip struct {
+	list    *memberlist.Memberlist
+	address string
+	known   *known
+}
 
 // Open starts to listen. It knows nobody until Join.
 func Open(c Config) (*Gossip, error) {
@@ -57,7 +64,8 @@ func Open(c Config) (*Gossip, error) {
 	config.GossipVerifyIncoming, config.GossipVerifyOutgoing = true, true
 	config.ProbeInterval, config.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
 	config.SuspicionMult, config.GossipInterval = 3, 50*time.Millisecond
-	config.Delegate = delegate{meta}
+	members := &known{members: make(map[string]Member)}
+	config.Delegate, config.Events = delegate{meta}, members
 	config.Logger = log.New(lines{c.Logger}, "", 0)
 	if config.BindAddr, config.BindPort, err = hostPort(c.Bind); err != nil {
 		return nil, err
@@ -74,7 +82,7 @@ func Open(c Config) (*Gossip, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip: %w", err)
 	}
-	return &Gossip{list}, nil
+	return &Gossip{list: list, address: list.LocalNode().Address(), known: members}, nil
 }
 
 func hostPort(address string) (string, int, error) {
@@ -90,7 +98,7 @@ func hostPort(address string) (string, int, error) {
 }
 
 // Address is where this member's gossip is reached.
-func (g *Gossip) Address() string { return g.list.LocalNode().Address() }
+func (g *Gossip) Address() string { return g.address }
 
 // Join introduces this member to whoever listens at the addresses. It takes as long as connecting takes.
 func (g *Gossip) Join(addresses ...string) error {
@@ -100,27 +108,19 @@ func (g *Gossip) Join(addresses ...string) error {
 	return nil
 }
 
-// Members returns who seems to answer, this member included.
+// Members returns who seems to answer, this member included, in no order.
 func (g *Gossip) Members() []Member {
-	var members []Member
-	for _, node := range g.list.Members() {
-		var m Member
-		// What cannot be read says nothing of anyone; a member speaks under its own name only.
-		if json.Unmarshal(node.Meta, &m) == nil && string(m.ID) == node.Name {
-			members = append(members, m)
-		}
-	}
-	return members
+	g.known.mu.Lock()
+	defer g.known.mu.Unlock()
+	return slices.Collect(maps.Values(g.known.members))
 }
 
 // Find returns what a node says of itself, if it seems to answer.
 func (g *Gossip) Find(id cairn.NodeID) (Member, bool) {
-	for _, m := range g.Members() {
-		if m.ID == id {
-			return m, true
-		}
-	}
-	return Member{}, false
+	g.known.mu.Lock()
+	defer g.known.mu.Unlock()
+	m, ok := g.known.members[string(id)]
+	return m, ok
 }
 
 // Close says farewell, so that the others need not find out, and stops.
@@ -133,6 +133,34 @@ func (g *Gossip) Close() error {
 		return fmt.Errorf("gossip: leave: %w", left)
 	}
 	return nil
+}
+
+// known keeps a copy of who is there. What memberlist itself returns are pointers to what it goes on to change.
+type known struct {
+	mu      sync.Mutex
+	members map[string]Member
+}
+
+// NotifyJoin implements memberlist.EventDelegate. It must not wait, and only takes a lock that nobody holds for long.
+func (k *known) NotifyJoin(node *memberlist.Node) {
+	var m Member
+	// What cannot be read says nothing of anyone; a member speaks under its own name only.
+	if json.Unmarshal(node.Meta, &m) != nil || string(m.ID) != node.Name {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.members[node.Name] = m
+}
+
+// NotifyUpdate implements memberlist.EventDelegate.
+func (k *known) NotifyUpdate(node *memberlist.Node) { k.NotifyJoin(node) }
+
+// NotifyLeave implements memberlist.EventDelegate.
+func (k *known) NotifyLeave(node *memberlist.Node) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.members, node.Name)
 }
 
 // delegate answers memberlist from memory: its callbacks run where packets are received, and must not wait.
