@@ -37,6 +37,7 @@ type Pool struct {
 	OverSubscriptionPercent int64 // of what is not reserved; 100 = none, at least 100
 	Frozen                  bool  // no new replicas (freeze, thaw)
 	Fault                   Fault
+	Notes                   []string // what the operator should know of it, such as who enforces sizes; in the driver's words
 }
 
 // Ref points to the pool.

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -24,6 +25,9 @@ func (c *RegisterPools) target() string { return "node/" + string(c.Node) }
 
 func (*FreezePool) op() Op           { return OpFreezePool }
 func (c *FreezePool) target() string { return "pool/" + string(c.Pool) }
+
+// maxNotes bounds what a driver may tell the operator.
+const maxNotes = 16
 
 // maxOverSubscription is 1000 times; beyond it a ratio is a mistake.
 const maxOverSubscription = 100_000
@@ -68,6 +72,8 @@ func checkPool(node *cairn.Node, p *cairn.Pool) error {
 		return cause(cairn.ErrInvalid, "pool %s: reserved %d%%: want 0 to 99", label, p.ReservedPercent)
 	case p.OverSubscriptionPercent < 100 || p.OverSubscriptionPercent > maxOverSubscription:
 		return cause(cairn.ErrInvalid, "pool %s: over-subscription %d%%: want 100 to %d", label, p.OverSubscriptionPercent, maxOverSubscription)
+	case len(p.Notes) > maxNotes || len(strings.Join(p.Notes, "")) > maxDescription:
+		return cause(cairn.ErrInvalid, "pool %s: %d notes: want at most %d, with %d bytes together", label, len(p.Notes), maxNotes, maxDescription)
 	case !slices.IsSorted(p.Capabilities) || !slices.IsSorted(p.Protocols):
 		return cause(cairn.ErrInvalid, "pool %s: capabilities and protocols must be sorted", label)
 	}

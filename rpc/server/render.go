@@ -110,6 +110,7 @@ func poolPB(v *fsm.View, p *cairn.Pool, free int64) *pb.Pool {
 		Name: poolName(v, p.ID), Node: nodeName(v, p.Node), Driver: p.Driver, Total: p.Total, Free: free, Provisioned: v.Provisioned(p.ID),
 		Provisionable: p.Provisionable(), ReservedPercent: p.ReservedPercent, OverSubscriptionPercent: p.OverSubscriptionPercent,
 		Frozen: p.Frozen, Fault: faultPB(p.Fault), Capabilities: texts(p.Capabilities), Protocols: texts(p.Protocols),
+		Notes: p.Notes,
 	}
 	for range v.ReplicasIn(p.ID) {
 		out.Replicas++

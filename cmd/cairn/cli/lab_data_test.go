@@ -47,7 +47,7 @@ func fixedData() data {
 		pools: []*pb.Pool{
 			{
 				Name: "n1/data", Node: "n1", Driver: "dir", Capabilities: []string{"snapshot", "revert", "clone"}, Protocols: []string{"webdav"},
-				Total: 100 << 30, Free: 73<<30 + 1, Provisioned: 3 << 30, Provisionable: 180 << 30, ReservedPercent: 10,
+				Total: 100 << 30, Free: 73<<30 + 1, Provisioned: 3 << 30, Provisionable: 180 << 30, ReservedPercent: 10, Notes: []string{"sizes are enforced by the exporter"},
 				OverSubscriptionPercent: 200, Replicas: 2,
 			},
 			{

@@ -26,6 +26,7 @@ var poolView = view[*pb.Pool]{
 		{Header: "CAPABILITIES", Wide: true, Cell: func(_ format, p *pb.Pool) string { return strings.Join(p.GetCapabilities(), "\n") }},
 		{Header: "PROTOCOLS", Wide: true, Cell: func(_ format, p *pb.Pool) string { return strings.Join(p.GetProtocols(), "\n") }},
 		{Header: "FAULT", Wide: true, Cell: func(_ format, p *pb.Pool) string { return fault(p.GetFault()) }},
+		{Header: "NOTES", Wide: true, Cell: func(_ format, p *pb.Pool) string { return strings.Join(p.GetNotes(), "; ") }},
 	},
 }
 

@@ -127,6 +127,7 @@ func (p pool) row(ctx context.Context) (cairn.Pool, error) {
 		Total:                   info.Total,
 		ReservedPercent:         p.config.ReservedPercent,
 		OverSubscriptionPercent: p.config.OverSubscriptionPercent,
+		Notes:                   info.Notes,
 	}, nil
 }
 

@@ -1899,7 +1899,9 @@ type Pool struct {
 	// Absent if healthy.
 	Fault *Fault `protobuf:"bytes,13,opt,name=fault,proto3" json:"fault,omitempty"`
 	// Number of replicas on it.
-	Replicas      int64 `protobuf:"varint,14,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas int64 `protobuf:"varint,14,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// What the operator should know of it, such as who enforces sizes; plain sentences of the driver.
+	Notes         []string `protobuf:"bytes,15,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2030,6 +2032,13 @@ func (x *Pool) GetReplicas() int64 {
 		return x.Replicas
 	}
 	return 0
+}
+
+func (x *Pool) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
 }
 
 // ListPoolsRequest has no selection.
@@ -2462,7 +2471,7 @@ const file_cairn_v1_cluster_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"A\n" +
 	"\x15CheckNodeStopResponse\x12\x0e\n" +
 	"\x02ok\x18\x01 \x01(\bR\x02ok\x12\x18\n" +
-	"\areasons\x18\x02 \x03(\tR\areasons\"\xbc\x03\n" +
+	"\areasons\x18\x02 \x03(\tR\areasons\"\xd2\x03\n" +
 	"\x04Pool\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x16\n" +
@@ -2478,7 +2487,8 @@ const file_cairn_v1_cluster_proto_rawDesc = "" +
 	"\x19over_subscription_percent\x18\v \x01(\x03R\x17overSubscriptionPercent\x12\x16\n" +
 	"\x06frozen\x18\f \x01(\bR\x06frozen\x12%\n" +
 	"\x05fault\x18\r \x01(\v2\x0f.cairn.v1.FaultR\x05fault\x12\x1a\n" +
-	"\breplicas\x18\x0e \x01(\x03R\breplicas\"6\n" +
+	"\breplicas\x18\x0e \x01(\x03R\breplicas\x12\x14\n" +
+	"\x05notes\x18\x0f \x03(\tR\x05notes\"6\n" +
 	"\x10ListPoolsRequest\x12\"\n" +
 	"\x04read\x18\x01 \x01(\v2\x0e.cairn.v1.ReadR\x04read\"9\n" +
 	"\x11ListPoolsResponse\x12$\n" +
