@@ -86,6 +86,14 @@ func newGrant(rule cairn.AccessRule) (grant, error) {
 // readOnly reports whether nobody may write, whatever the rules say.
 func (t *terms) readOnly() bool { return t.spec.ReadOnly || t.spec.ID.Snapshot != "" }
 
+// rank orders the exports of one path: the writable one answers first.
+func (t *terms) rank() int {
+	if t.readOnly() {
+		return 1
+	}
+	return 0
+}
+
 // allow returns nil if the client has the wanted level, or the refusal to send. A client that has shown no good password
 // is asked for one where that could help.
 func (t *terms) allow(r *http.Request, want level) error {

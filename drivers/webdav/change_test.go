@@ -132,25 +132,6 @@ func TestBrokenUploadLeavesTheOldContent(t *testing.T) {
 	f.absent("new")
 }
 
-func TestStalledUploadEnds(t *testing.T) {
-	f := newFixture(t)
-	f.write("file", "old")
-	f.e.stall = 20e6
-	f.export()
-	w, verdict, err := begin(f.ctx, f.server, f.client, f.url("/file"), "half")
-	f.must(err)
-	defer w.Close()
-	select {
-	case res := <-verdict:
-		if res.err == nil && res.status != 408 {
-			t.Errorf("a stalled upload ended with %d %q", res.status, res.body)
-		}
-	case <-f.ctx.Done():
-		t.Fatal("a stalled upload goes on for ever")
-	}
-	f.onDisk("file", "old")
-}
-
 // TestDurability watches the calls that make data durable: content before it is visible, the directory before the answer.
 func TestDurability(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/cairn-storage/cairn"
@@ -124,9 +125,12 @@ func TestQuiesceHoldsEveryMethod(t *testing.T) {
 	}
 }
 
-func TestQuiesceTimesOut(t *testing.T) {
+// TestCommitInProgress: whoever stops writes waits for it, as long as its context says.
+func TestCommitInProgress(t *testing.T) {
 	f := newMutationFixture(t)
 	entered, proceed := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(proceed) })
+	defer release()
 	f.e.disk.sync = func(file *os.File) error {
 		close(entered)
 		<-proceed
@@ -143,7 +147,12 @@ func TestQuiesceTimesOut(t *testing.T) {
 	if err := f.e.Fence(ctx, f.spec.ID.Replica, 6); !errors.Is(err, cairn.ErrTimeout) {
 		t.Errorf("Fence with a commit in progress: %v; want cairn.ErrTimeout", err)
 	}
-	close(proceed)
+	demoted := f.spec
+	demoted.Epoch, demoted.ReadOnly = 6, true
+	if _, err := f.e.Export(ctx, demoted); !errors.Is(err, cairn.ErrTimeout) {
+		t.Errorf("Export read-only with a commit in progress: %v; want cairn.ErrTimeout", err)
+	}
+	release()
 	if res := <-verdict; res.status != 201 {
 		t.Errorf("the commit in progress: %d %s", res.status, res.body)
 	}
@@ -182,18 +191,26 @@ func TestGuardAnswers(t *testing.T) {
 func TestFenceOutlivesTheExport(t *testing.T) {
 	f := newMutationFixture(t)
 	f.must(f.e.Fence(f.ctx, f.spec.ID.Replica, 6))
+	f.must(f.e.Fence(f.ctx, f.spec.ID.Replica, 3)) // an older fence lowers nothing
 	f.want(200, "GET", "/file", "")
 	f.must(f.e.Unexport(f.ctx, f.spec.ID))
-	if _, err := f.e.Export(f.ctx, f.spec); !errors.Is(err, cairn.ErrStale) {
-		t.Errorf("Export below the fence: %v; want cairn.ErrStale", err)
-	}
-	f.must(f.e.Fence(f.ctx, f.spec.ID.Replica, 3)) // an older fence lowers nothing
+	f.exportIsStale()
 	f.spec.Epoch = 6
 	f.export()
 	f.want(204, "PUT", "/file", "new")
-	f.spec.Epoch = 5
+}
+
+func TestExportNeverGoesBack(t *testing.T) {
+	f := newMutationFixture(t)
+	f.spec.Epoch = 4
+	f.exportIsStale()
+	f.want(204, "PUT", "/file", "of epoch 5")
+}
+
+func (f *fixture) exportIsStale() {
+	f.Helper()
 	if _, err := f.e.Export(f.ctx, f.spec); !errors.Is(err, cairn.ErrStale) {
-		t.Errorf("Export below the epoch that is served: %v; want cairn.ErrStale", err)
+		f.Errorf("Export of epoch %d: %v; want cairn.ErrStale", f.spec.Epoch, err)
 	}
 }
 
@@ -216,6 +233,8 @@ func TestUnexportCutsDownloads(t *testing.T) {
 func TestUnexportIsBounded(t *testing.T) {
 	f := newMutationFixture(t)
 	entered, proceed := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(proceed) })
+	defer release()
 	f.guard.answer(func(cairn.ReplicaID, uint64) error { close(entered); <-proceed; return nil })
 	verdict := make(chan result, 1)
 	go func() { verdict <- f.do("GET", "/file", "") }()
@@ -228,7 +247,7 @@ func TestUnexportIsBounded(t *testing.T) {
 		}
 	}
 	f.want(503, "PUT", "/file", "new")
-	close(proceed)
+	release()
 	<-verdict
 	f.guard.answer(nil)
 	f.must(f.e.Unexport(f.ctx, f.spec.ID))
@@ -271,7 +290,7 @@ func TestTwoReplicasOfOneShare(t *testing.T) {
 	f.spec.ReadOnly = true
 	f.export()
 	active := f.spec
-	active.ID.Replica, active.ReadOnly, active.Root, active.Staging = "replica-0", false, t.TempDir(), t.TempDir()
+	active.ID.Replica, active.ReadOnly, active.Root, active.Staging = "replica-9", false, t.TempDir(), t.TempDir()
 	f.must(os.WriteFile(filepath.Join(active.Root, "who"), []byte("active"), 0o644))
 	for range 2 {
 		_, err := f.e.Export(f.ctx, active)

@@ -47,12 +47,12 @@ func (e *Exporter) serve(out *wire, r *http.Request) error {
 		return errNotServed()
 	}
 	defer x.requests.leave()
+	if x.ctx.Err() != nil {
+		return errNotServed() // while there is still a connection to say it on
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	defer context.AfterFunc(x.ctx, func() { cancel(); out.cut() })()
-	if x.ctx.Err() != nil {
-		return errNotServed()
-	}
 	r = r.WithContext(ctx)
 	r.Body = &body{ReadCloser: r.Body, wire: out}
 	q := &request{Request: r, out: out, x: x, terms: x.terms.Load()}

@@ -135,13 +135,7 @@ func (e *Exporter) route(x *export) {
 	served := append(slices.DeleteFunc(e.paths[x.path], func(o *export) bool { return o == x }), x)
 	slices.SortFunc(served, func(a, b *export) int {
 		s, t := a.terms.Load(), b.terms.Load()
-		switch {
-		case s.readOnly() != t.readOnly() && t.readOnly():
-			return -1
-		case s.readOnly() != t.readOnly():
-			return 1
-		}
-		return cmp.Or(cmp.Compare(t.spec.Epoch, s.spec.Epoch), compareIDs(s.spec.ID, t.spec.ID))
+		return cmp.Or(cmp.Compare(s.rank(), t.rank()), cmp.Compare(t.spec.Epoch, s.spec.Epoch), compareIDs(s.spec.ID, t.spec.ID))
 	})
 	e.paths[x.path] = served
 }

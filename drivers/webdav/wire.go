@@ -67,9 +67,8 @@ func (w *wire) cut() {
 	}
 }
 
-// finish leaves the connection fit for its next request.
+// finish leaves the connection to its next request, for which the server resets the deadlines.
 func (w *wire) finish() {
-	w.deadline(w.control.SetWriteDeadline, time.Time{})
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.closed = true
@@ -134,7 +133,7 @@ func (b *body) Read(p []byte) (int, error) {
 	if err == nil {
 		return n, nil
 	}
-	// After the body the server watches the connection for its end; a deadline would look like one.
+	// Past the body the server watches the connection for its end; a deadline would look like one.
 	w.deadline(w.control.SetReadDeadline, time.Time{})
 	switch {
 	case errors.Is(err, io.EOF):
