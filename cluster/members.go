@@ -135,7 +135,7 @@ func (n *Node) watchMembers() {
 	cancel := n.machine.Subscribe(func(changes []fsm.Change) {
 		for _, c := range changes {
 			if c.Table == fsm.TableDivergence {
-				n.config.Logger.Error("state: differs from the leader's; stop this node, empty its raft directory and start it again", "entry", c.Key)
+				n.config.Logger.Error("state: differs from the leader's; drain this node, remove it and let it join anew", "entry", c.Key)
 			}
 		}
 		ofNodes := func(c fsm.Change) bool { return c.Table == fsm.TableNodes }

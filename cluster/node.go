@@ -107,7 +107,7 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 func (n *Node) consensusConfig() consensus.Config {
 	return consensus.Config{
 		Dir: filepath.Join(n.config.DataDir, "raft"), ID: raft.ServerID(n.identity.Node),
-		Address: raftAddress(n.identity.Node, n.config.Advertise), Streams: n.raftPort.layer, Machine: n.machine,
+		Streams: n.raftPort.layer, Machine: n.machine,
 		Timing: n.config.Timing.Raft, Clock: n.config.Clock, Middleware: n.config.Middleware, Logger: n.config.Logger,
 	}
 }

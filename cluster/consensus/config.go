@@ -11,10 +11,9 @@ import (
 
 // Config is what an engine needs. Timing may be zero, which means DefaultTiming.
 type Config struct {
-	Dir     string // of the engine alone
-	ID      raft.ServerID
-	Address raft.ServerAddress
-	// Streams makes the stream layer of one Raft instance; closing that layer must not close the port.
+	Dir string // of the engine alone
+	ID  raft.ServerID
+	// Streams makes the stream layer of one Raft instance; its address is the node's. Closing it must not close the port.
 	Streams func() raft.StreamLayer
 	Machine *fsm.Machine
 	Timing  Timing

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -66,7 +68,7 @@ func open(t *testing.T, id, dir, at string, found *raft.Configuration) *Engine {
 	timing := DefaultTiming()
 	timing.Heartbeat, timing.Commit = 100*time.Millisecond, 10*time.Millisecond
 	e, err := Open(Config{
-		Dir: dir, ID: raft.ServerID(id), Address: raft.ServerAddress(at), Machine: fsm.New(), Timing: timing,
+		Dir: dir, ID: raft.ServerID(id), Machine: fsm.New(), Timing: timing,
 		Clock: lease.Boottime, Logger: slog.New(slog.DiscardHandler),
 		Streams: func() raft.StreamLayer {
 			listener, err := net.Listen("tcp", at)
@@ -274,16 +276,24 @@ func TestTwoProcessesOneDirectory(t *testing.T) {
 	}
 }
 
-// TestVoteFileDoesNotGrow: a disk that the log has filled must not keep a term or a vote from being written, because Raft
-// would panic.
-func TestVoteFileDoesNotGrow(t *testing.T) {
-	s, err := openStores(&Config{Dir: t.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+// TestStoresOnAFullDisk: a disk that the log has filled must not keep a term or a vote from being written, because Raft
+// would panic. What a crash left of a snapshot gives its space back.
+func TestStoresOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	half := filepath.Join(dir, "snapshots", "1-2-3.tmp")
+	if err := os.MkdirAll(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s, err := openStores(&Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, err := os.Stat(half); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a snapshot that a crash left half written is kept: %v", err)
+	}
 	allocated := func() int64 {
 		var stat syscall.Stat_t
-		if err := syscall.Stat(filepath.Join(s.dir, voteFile), &stat); err != nil {
+		if err := syscall.Stat(filepath.Join(dir, voteFile), &stat); err != nil {
 			t.Fatal(err)
 		}
 		return stat.Blocks

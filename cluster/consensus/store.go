@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -30,7 +29,6 @@ const logCache = 2 * maxAppendEntries
 
 // stores is everything durable of the engine. It outlives a Raft instance that is restarted in place.
 type stores struct {
-	dir       string
 	log       *raftboltdb.BoltStore
 	stable    *raftboltdb.BoltStore
 	logs      raft.LogStore // the log, watched
@@ -43,7 +41,7 @@ func openStores(c *Config) (_ *stores, err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("raft: %w", err)
 	}
-	s := &stores{dir: c.Dir, disk: guard.NewDisk()}
+	s := &stores{disk: guard.NewDisk()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.close())
@@ -53,11 +51,11 @@ func openStores(c *Config) (_ *stores, err error) {
 		return nil, err
 	}
 	// Term and vote live in a file of their own. Raft has no answer to a term that cannot be written but to panic, and a
-	// disk that the log has filled must not bring that about: this file never grows again after prime.
+	// disk that the log has filled must not bring that about: this file reuses its few pages and does not grow.
 	if s.stable, err = openBolt(filepath.Join(c.Dir, voteFile)); err != nil {
 		return nil, err
 	}
-	if err = prime(s.stable); err != nil {
+	if err = removeUnfinished(c.Dir); err != nil {
 		return nil, err
 	}
 	files, err := raft.NewFileSnapshotStoreWithLogger(c.Dir, snapshotsKept, Logger(c.Logger))
@@ -72,6 +70,20 @@ func openStores(c *Config) (_ *stores, err error) {
 	}
 	s.logs = s.disk.Watch(logs)
 	return s, nil
+}
+
+// removeUnfinished deletes snapshots that a crash has left half written. Raft ignores them, and never removes them.
+func removeUnfinished(dir string) error {
+	unfinished, err := filepath.Glob(filepath.Join(dir, "snapshots", "*.tmp"))
+	if err != nil {
+		return fmt.Errorf("raft snapshots: %w", err)
+	}
+	for _, path := range unfinished {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("raft snapshots: %w", err)
+		}
+	}
+	return nil
 }
 
 func openBolt(path string) (*raftboltdb.BoltStore, error) {
@@ -90,20 +102,6 @@ func openBolt(path string) (*raftboltdb.BoltStore, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return store, nil
-}
-
-// voteRecord is more than a term, a node's identifier and its address take together.
-const voteRecord = 1 << 10
-
-// prime rewrites a value until bbolt reuses pages, so that every page that later writes need has its blocks.
-func prime(store *raftboltdb.BoltStore) error {
-	for i := range uint64(16) {
-		record := binary.BigEndian.AppendUint64(make([]byte, voteRecord), i)
-		if err := store.Set([]byte("Primed"), record); err != nil {
-			return fmt.Errorf("raft vote: %w", err)
-		}
-	}
-	return nil
 }
 
 func (s *stores) close() error {

@@ -226,9 +226,19 @@ func TestUsersAreNotNodes(t *testing.T) {
 // shake returns the error of either side.
 func shake(t *testing.T, server, client *tls.Config) error {
 	t.Helper()
-	a, b := net.Pipe()
-	defer a.Close()
-	defer b.Close()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	b, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
 	deadline := time.Now().Add(10 * time.Second)
 	if err := errors.Join(a.SetDeadline(deadline), b.SetDeadline(deadline)); err != nil {
 		t.Fatal(err)
@@ -243,7 +253,7 @@ func shake(t *testing.T, server, client *tls.Config) error {
 		served <- errors.Join(err, a.Close())
 	}()
 	conn := tls.Client(b, client)
-	err := conn.Handshake()
+	err = conn.Handshake()
 	if err == nil {
 		_, err = conn.Read(make([]byte, 1)) // TLS 1.3 tells a client only then that it was refused
 	}
