@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/cairn-storage/cairn"
-	"github.com/cairn-storage/cairn/fsm"
 )
 
 // parseElectors reads "1L 2v 3V 4s 5n": leader, voter, failed voter (capital V), stable and new non-voter.
@@ -144,72 +143,6 @@ func TestReconcile(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if got := reconcile("a", test.servers, test.nodes); !slices.Equal(got, test.want) {
 				t.Errorf("got %v, want %v", got, test.want)
-			}
-		})
-	}
-}
-
-func TestOkToStop(t *testing.T) {
-	machine, index := fsm.New(), uint64(0)
-	apply := func(c fsm.Command) {
-		t.Helper()
-		index++
-		data, err := fsm.Encode(fsm.Meta{At: 1, Actor: "user/test"}, c)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if result := machine.Apply(index, data); result.Err != nil {
-			t.Fatal(result.Err)
-		}
-	}
-	id := func(n int) string { return fmt.Sprintf("00000000-0000-7000-8000-%012d", n) }
-	node := func(n int) cairn.NodeID { return cairn.NodeID(id(n)) }
-	apply(&fsm.InitCluster{
-		Cluster: cairn.Cluster{ID: cairn.ClusterID(id(90)), Name: "c", CAFingerprint: strings.Repeat("a", 64)},
-		Admin:   cairn.User{Name: "admin", Role: cairn.UserAdmin, Serial: "1", ExpiresAt: 2},
-	})
-	var status Status
-	for n := 1; n <= 3; n++ {
-		if n > 1 {
-			hash := []byte(strings.Repeat("x", 32))
-			token := cairn.TokenID(id(50 + n))
-			apply(&fsm.CreateJoinToken{Token: cairn.JoinToken{ID: token, Node: node(n), Name: fmt.Sprintf("n%d", n), SecretHash: hash, ExpiresAt: 2}})
-			apply(&fsm.ConsumeJoinToken{ID: token, SecretHash: hash, KeyHash: hash})
-		}
-		row := cairn.Node{ID: node(n), Name: fmt.Sprintf("n%d", n), Address: "h:1", CommandVersion: 1}
-		apply(&fsm.RegisterNode{Node: row})
-		apply(&fsm.RegisterPools{Node: row.ID, Pools: []cairn.Pool{{
-			ID: cairn.MakePoolID(row.ID, "p"), Node: row.ID, Name: "p", Driver: "dir", Total: 1 << 40, OverSubscriptionPercent: 100,
-			Protocols:    []cairn.Protocol{cairn.ProtocolWebDAV},
-			Capabilities: []cairn.Capability{cairn.CapClone, cairn.CapRevert, cairn.CapSnapshot},
-		}}})
-		row.State = cairn.NodeUp
-		status.Members = append(status.Members, Member{Node: &row, Votes: true, Answers: true})
-	}
-	apply(&fsm.CreateShare{
-		Share: cairn.Share{ID: cairn.ShareID(id(70)), Project: "default", Name: "s", Format: cairn.FormatFiles,
-			Protocol: cairn.ProtocolWebDAV, Type: cairn.DefaultType, Size: 1 << 30},
-		Replicas: []fsm.Placement{{ID: cairn.ReplicaID(id(71)), Pool: cairn.MakePoolID(node(1), "p")}},
-	})
-	silent := Status{Members: slices.Clone(status.Members)}
-	silent.Members[1].Answers = false
-	for _, test := range []struct {
-		name   string
-		status Status
-		stop   []cairn.NodeID
-		ok     bool
-		text   string
-	}{
-		{"one of three without a share", status, []cairn.NodeID{node(3)}, true, ""},
-		{"two of three", status, []cairn.NodeID{node(2), node(3)}, false, "1 of 3 voters would be left, and 2 are needed"},
-		{"one, while another does not answer", silent, []cairn.NodeID{node(3)}, false, "1 of 3 voters would be left"},
-		{"the one that serves a share", status, []cairn.NodeID{node(1)}, false, "1 shares have no copy elsewhere and could not be reached, such as s"},
-		{"a stranger", status, []cairn.NodeID{"x"}, false, "is not a member"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			verdict := OkToStop(test.status, machine.View(), test.stop)
-			if reasons := strings.Join(verdict.Reasons, "; "); verdict.OK != test.ok || !strings.Contains(reasons, test.text) {
-				t.Errorf("ok %v: %s", verdict.OK, reasons)
 			}
 		})
 	}

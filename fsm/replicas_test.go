@@ -68,8 +68,13 @@ func TestRevertWaitsForAllReplicas(t *testing.T) {
 	answerFor(t, m, "r-second", cairn.Present, have)
 	apply(t, m, &RevertShare{ID: "s1", Snapshot: "p2", Task: "t"})
 	answerFor(t, m, "r-s1", cairn.Present, have)
+	answerFor(t, m, "r-s1", cairn.Present, have)
 	if !m.View().Task("s1").Running() {
 		t.Error("the revert is over before the second replica has gone back")
+	}
+	answerFor(t, m, "r-second", cairn.Present, have)
+	if !m.View().Task("s1").Running() {
+		t.Error("the revert is over before the second replica is served again")
 	}
 	answerFor(t, m, "r-second", cairn.Present, have)
 	if m.View().Task("s1").Running() {

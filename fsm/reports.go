@@ -174,11 +174,14 @@ func (r *report) everywhere(holds func(*cairn.Replica) bool) bool {
 	return true
 }
 
-// reverted lets this replica be served again, and ends the task with the last one.
+// reverted takes the wish back from a replica whose data is back, so that it may be served again, and ends the task when
+// that has happened everywhere: who waits for the task finds the share served.
 func (r *report) reverted(task *cairn.Task) {
-	r.replica.Want.Revert, r.wants = "", true
-	put(r.Tx, r.replicas, &r.replica)
-	if r.everywhere(func(replica *cairn.Replica) bool { return replica.Want.Revert == "" }) {
+	if r.replica.Want.Revert != "" {
+		r.replica.Want.Revert, r.wants = "", true
+		return
+	}
+	if r.everywhere(func(replica *cairn.Replica) bool { return replica.Want.Revert == "" && replica.Settled() }) {
 		r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
 		r.event("share.reverted", r.share.Project, r.share.Ref(), "share %s is back at snapshot %s", r.share.Name, r.Snapshot(task.Snapshot).Name)
 	}

@@ -29,8 +29,8 @@ const (
 	lastPause  = 2 * time.Second
 )
 
-// patience is how long a request is repeated that certainly had no effect: longer than an election takes, and short enough
-// that a cluster without a quorum is noticed.
+// patience is how long a request is repeated that certainly had no effect, after it first failed: longer than an election
+// takes, and short enough that a cluster without a quorum is noticed.
 const patience = 3 * time.Second
 
 type pause time.Duration
@@ -61,7 +61,7 @@ func (c calls) unary(ctx context.Context, method string, req, reply any, conn *g
 	defer cancel()
 	message, changes := c.fill(req)
 	var wait pause
-	began := time.Now()
+	var failing time.Time // since
 	for open := false; ; {
 		reached := &peer.Peer{}
 		err := errs.FromCall(invoke(ctx, method, message, reply, conn, append(opts, grpc.Peer(reached))...), reached.Addr != nil, changes)
@@ -69,7 +69,10 @@ func (c calls) unary(ctx context.Context, method string, req, reply any, conn *g
 			return unsettled(err, open)
 		}
 		open = open || errors.Is(err, cairn.ErrUnknownOutcome)
-		if !open && time.Since(began) > patience || !wait.sleep(ctx) {
+		if failing.IsZero() {
+			failing = time.Now()
+		}
+		if !open && time.Since(failing) > patience || !wait.sleep(ctx) {
 			return unsettled(err, open)
 		}
 	}

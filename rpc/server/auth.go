@@ -84,7 +84,8 @@ func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
-// authenticateNode is the auth function of the node-to-node protocol.
+// authenticateNode is the auth function of the node-to-node protocol. Whether the node is a member is for each call to judge:
+// one that is about to become one may say who it is, and one that was removed must be told so.
 func (s *Server) authenticateNode(ctx context.Context) (context.Context, error) {
 	who, err := claimOf(ctx)
 	if err != nil {
@@ -92,9 +93,6 @@ func (s *Server) authenticateNode(ctx context.Context) (context.Context, error) 
 	}
 	if who.node == "" {
 		return nil, fmt.Errorf("%s: only nodes of the cluster may call this: %w", who, cairn.ErrDenied)
-	}
-	if _, err := s.confirm(ctx, who); err != nil {
-		return nil, err
 	}
 	return context.WithValue(ctx, callerKey{}, &caller{claim: who}), nil
 }

@@ -226,6 +226,15 @@ func (n *testNode) Leader() (cairn.NodeID, string) {
 	return "", ""
 }
 
+// AwaitLeader is of Leadership.
+func (n *testNode) AwaitLeader(context.Context) (cairn.NodeID, string, error) {
+	leader, address := n.Leader()
+	if leader == "" {
+		return "", "", fmt.Errorf("cluster: has no leader: %w", cairn.ErrUnavailable)
+	}
+	return leader, address, nil
+}
+
 // IsLeader is of Leadership.
 func (n *testNode) IsLeader() bool {
 	n.mu.Lock()

@@ -27,9 +27,12 @@ func (s *Server) forward(ctx context.Context, req any, info *grpc.UnaryServerInf
 	if caller.forwarded {
 		return nil, fmt.Errorf("node %s: is not the leader any more; try again: %w", s.cfg.Self, cairn.ErrUnavailable)
 	}
-	leader, address := s.cfg.Leadership.Leader()
-	if leader == "" || leader == s.cfg.Self {
-		return nil, fmt.Errorf("cluster: has no leader now, so nothing can be changed; try again, and see `cairn cluster status`: %w", cairn.ErrUnavailable)
+	leader, address, err := s.cfg.Leadership.AwaitLeader(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("nothing can be changed now: %w", undecided(err))
+	}
+	if leader == s.cfg.Self {
+		return nil, fmt.Errorf("node %s: has only just become the leader; try again: %w", s.cfg.Self, cairn.ErrUnavailable)
 	}
 	answer, err := answerOf(info.FullMethod)
 	if err != nil {

@@ -39,6 +39,8 @@ type State interface {
 type Leadership interface {
 	// Leader returns the leader's node and address, "" if none is known.
 	Leader() (cairn.NodeID, string)
+	// AwaitLeader is Leader that waits out an election; cairn.ErrUnavailable says that it did not end.
+	AwaitLeader(ctx context.Context) (cairn.NodeID, string, error)
 	IsLeader() bool
 	// Conn returns the connection to a peer, which the callee keeps.
 	Conn(ctx context.Context, node cairn.NodeID) (*grpc.ClientConn, error)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,13 +24,23 @@ const headerTimeout = 20 * time.Second
 
 // httpServer makes the server of the HTTPS port: shares, mounted snapshots, metrics and health.
 func httpServer(member *cluster.Node, files *webdav.Exporter, registry *prometheus.Registry, logger *slog.Logger) *http.Server {
-	mux := http.NewServeMux()
-	mux.Handle("/shares/", knownCertificates(member, files))
-	mux.Handle("/snapshots/", knownCertificates(member, files))
-	mux.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, r *http.Request) { health(w, member) })
+	shares := knownCertificates(member, files)
+	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	route := func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		// Not by a ServeMux, which would answer paths with dots and double slashes itself: the exporter judges its paths.
+		case strings.HasPrefix(path, "/shares/"), strings.HasPrefix(path, "/snapshots/"):
+			shares.ServeHTTP(w, r)
+		case path == "/metrics":
+			metrics.ServeHTTP(w, r)
+		case path == "/healthz":
+			health(w, member)
+		default:
+			http.NotFound(w, r)
+		}
+	}
 	return &http.Server{
-		Handler:           mux,
+		Handler:           http.HandlerFunc(route),
 		TLSConfig:         httpTLS(member.Identity()),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * time.Minute,

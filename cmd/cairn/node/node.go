@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,8 +25,11 @@ import (
 	"github.com/cairn-storage/cairn/rpc/server"
 )
 
-// closeTimeout is how long calls and passes in progress get when the server stops.
-const closeTimeout = 5 * time.Second
+// closeTimeout is how long calls and passes in progress get when the server stops; handOverTimeout is for the leadership.
+const (
+	closeTimeout    = 5 * time.Second
+	handOverTimeout = 2 * time.Second
+)
 
 // Node is a server that runs. Its parts are started by Open and Serve and ended by Serve, in this order: no new requests,
 // no new passes of actors, then the member of the cluster.
@@ -96,8 +100,11 @@ func openMember(ctx context.Context, config Config, free *freeSpace, logger *slo
 // listen binds a port. key is the line of the configuration that says which.
 func listen(key, address string) (net.Listener, error) {
 	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("%s %q: %w; stop what uses it, or change %s in the configuration", key, address, errors.Unwrap(err), key)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s %q: something else listens there; stop it, or change %s in the configuration: %w", key, address, key, cairn.ErrInUse)
+	case err != nil:
+		return nil, fmt.Errorf("%s %q: %w", key, address, err)
 	}
 	return listener, nil
 }
@@ -140,7 +147,7 @@ func (n *Node) Member() *cluster.Node { return n.member }
 
 // Serve serves until the context ends, which is a request to stop, or until the node cannot go on.
 func (n *Node) Serve(ctx context.Context) error {
-	serving, cancel := context.WithCancel(ctx)
+	serving, cancel := context.WithCancel(n.handOver(ctx))
 	defer cancel()
 	group, serving := errgroup.WithContext(serving)
 	group.Go(func() error { return serveGRPC(serving, n.grpc, n.member.APIListener()) })
@@ -160,6 +167,24 @@ func (n *Node) Serve(ctx context.Context) error {
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer stop()
 	return errors.Join(err, n.runtime.Close(grace), n.member.Close(), closePools(n.pools))
+}
+
+// handOver returns a context that ends after ctx: as soon as this node has given the leadership away. Meanwhile it still
+// answers, so clients see a short pause instead of an election. Where nobody can take over, the election comes anyway.
+func (n *Node) handOver(ctx context.Context) context.Context {
+	stopping, stop := context.WithCancel(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		defer stop()
+		if !n.member.IsLeader() {
+			return
+		}
+		grace, cancel := context.WithTimeout(stopping, handOverTimeout)
+		defer cancel()
+		if err := n.member.TransferLeadership(grace, ""); err != nil {
+			n.logger.Info("leadership is not handed over; the others elect", "reason", err)
+		}
+	})
+	return stopping
 }
 
 // abandon releases what Open had got hold of when it failed.
