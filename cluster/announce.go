@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -38,7 +39,10 @@ func (n *Node) Announce(ctx context.Context, node cairn.Node, pools []cairn.Pool
 			n.life.registered.Store(true)
 			return nil
 		}
-		if denied(err) {
+		switch {
+		case errors.Is(err, cairn.ErrDenied):
+			return n.removed() // its token was used once, and its row is gone
+		case denied(err):
 			return err
 		}
 		select {
