@@ -4,8 +4,9 @@ GO      ?= go
 GOTEST  ?= $(GO) test
 TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
+UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test race lint sweep system bench fuzz generate ci clean
+.PHONY: all build demo test race lint sweep system bench fuzz generate clean
 
 all: build
 
@@ -15,11 +16,11 @@ build: ## bin/cairn and bin/cairn-demo
 demo: build ## three servers, real files, one kill -9: every byte is checked
 	bin/cairn-demo
 
-test: ## everything that needs neither root nor other processes
-	$(GOTEST) -short ./...
+test: ## everything that needs neither root nor servers of its own
+	$(GOTEST) $(UNIT)
 
 race: ## the same under the race detector
-	$(GOTEST) -short -race ./...
+	$(GOTEST) -race $(UNIT)
 
 lint: ## formatting, vet, staticcheck and the API's style
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt: the files above are not formatted"; exit 1; }
@@ -28,7 +29,7 @@ lint: ## formatting, vet, staticcheck and the API's style
 	$(TOOL) buf lint
 
 sweep: ## every crash point of every driver and of the actors, and real kills
-	$(GOTEST) -run 'Crash|Kill' ./drivers/... ./actors/...
+	$(GOTEST) -v -count=1 -run 'Crash|Kill' ./drivers/... ./actors/...
 
 system: build ## clusters of real server processes
 	$(GOTEST) -count=1 ./systemtest/...
