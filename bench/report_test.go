@@ -1,0 +1,57 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"text/tabwriter"
+)
+
+// row is one thing that was measured. Without a target it is a probe.
+type row struct {
+	what   string
+	value  string
+	limit  string // what it is compared with
+	ratio  string
+	target string
+	met    bool
+}
+
+// report collects rows and prints them as a table.
+type report struct{ rows []row }
+
+func (r *report) probe(what, value string) { r.rows = append(r.rows, row{what: what, value: value}) }
+
+func (r *report) result(one row) { r.rows = append(r.rows, one) }
+
+func (r *report) print(out io.Writer) {
+	if len(r.rows) == 0 {
+		return
+	}
+	fmt.Fprintf(out, "\n%s, %d CPUs, one machine, one disk for all three members\n", runtime.Version(), runtime.GOMAXPROCS(0))
+	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "WHAT\tMEASURED\tLIMIT\tRATIO\tTARGET\tVERDICT")
+	for _, row := range r.rows {
+		verdict := ""
+		switch {
+		case row.target == "":
+			verdict = "probe"
+		case !row.met:
+			verdict = "MISSED"
+		default:
+			verdict = "met"
+		}
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", row.what, row.value, dash(row.limit), dash(row.ratio), dash(row.target), verdict)
+	}
+	if err := table.Flush(); err != nil {
+		fmt.Fprintln(out, err)
+	}
+	fmt.Fprintln(out)
+}
+
+func dash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
