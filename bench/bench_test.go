@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -152,6 +153,7 @@ func (r *report) api(b *testing.B) {
 	b.Run("create-128-clients", func(b *testing.B) { r.createMany(b, l) })
 	b.Run("get-1-client", func(b *testing.B) { r.get(b, l, 1, readsOne) })
 	b.Run("get-128-clients", func(b *testing.B) { r.get(b, l, many, readsMany) })
+	b.Run("get-after-write", func(b *testing.B) { r.getAfterWrite(b, l) })
 }
 
 // createOne compares the latency of a committed CreateShare with the sum of what it is made of.
@@ -214,6 +216,27 @@ func (r *report) get(b *testing.B, l *lab, clients, calls int) {
 		metrics[which+"-of-limit"] = ratio
 	}
 	once(b, metrics)
+}
+
+// getAfterWrite changes a share through the leader and reads it through a follower, which has to hear of the commit first.
+func (r *report) getAfterWrite(b *testing.B, l *lab) {
+	follower := l.cluster.follower()
+	result, err := load(b.Context(), 1, writesOne, func(ctx context.Context, n int) error {
+		_, err := l.leader.Shares().UpdateShare(ctx, &cairnv1.UpdateShareRequest{Share: kept, SetMetadata: map[string]string{"n": strconv.Itoa(n)}})
+		if err != nil {
+			return err
+		}
+		answer, err := follower.Shares().GetShare(ctx, &cairnv1.GetShareRequest{Share: kept})
+		if err == nil && answer.GetShare().GetMetadata()["n"] != strconv.Itoa(n) {
+			return fmt.Errorf("stale read: %v, want n=%d", answer.GetShare().GetMetadata(), n)
+		}
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.result(row{what: "UpdateShare of leader, then GetShare of a follower, clients: 1", value: result.String()})
+	once(b, map[string]float64{"p50-us": float64(result.p50.Microseconds())})
 }
 
 // idleActors is how many actors there are that have nothing to do.

@@ -148,22 +148,25 @@ func (p *inProcess) awaitUp(name string) {
 	})
 }
 
-// leader is the connection to the server that leads.
-func (p *inProcess) leader() *client.Client {
-	var leads *client.Client
+// leader is the connection to the server that leads, follower one to another.
+func (p *inProcess) leader() *client.Client   { return p.server(true) }
+func (p *inProcess) follower() *client.Client { return p.server(false) }
+
+func (p *inProcess) server(leads bool) *client.Client {
+	var found *client.Client
 	p.await("a leader", func(ctx context.Context) (bool, error) {
 		for i, c := range p.each {
 			status, err := c.Cluster().GetClusterStatus(ctx, &cairnv1.GetClusterStatusRequest{})
 			if err != nil {
 				return false, err
 			}
-			if status.GetLeader() == p.configs[i].Name {
-				leads = c
+			if status.GetLeader() != "" && leads == (status.GetLeader() == p.configs[i].Name) {
+				found = c
 			}
 		}
-		return leads != nil, nil
+		return found != nil, nil
 	})
-	return leads
+	return found
 }
 
 // create is one committed CreateShare with a name of its own.

@@ -7,8 +7,9 @@ import (
 	"text/tabwriter"
 )
 
-// row is one thing that was measured. Without a target it is a probe.
+// row is one thing that was measured.
 type row struct {
+	probe  bool // a limit
 	what   string
 	value  string
 	limit  string // what it is compared with
@@ -20,7 +21,9 @@ type row struct {
 // report collects rows and prints them as a table.
 type report struct{ rows []row }
 
-func (r *report) probe(what, value string) { r.rows = append(r.rows, row{what: what, value: value}) }
+func (r *report) probe(what, value string) {
+	r.rows = append(r.rows, row{probe: true, what: what, value: value})
+}
 
 func (r *report) result(one row) { r.rows = append(r.rows, one) }
 
@@ -32,14 +35,14 @@ func (r *report) print(out io.Writer) {
 	table := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(table, "WHAT\tMEASURED\tLIMIT\tRATIO\tTARGET\tVERDICT")
 	for _, row := range r.rows {
-		verdict := ""
+		verdict := "met"
 		switch {
-		case row.target == "":
+		case row.probe:
 			verdict = "probe"
+		case row.target == "":
+			verdict = "no target"
 		case !row.met:
 			verdict = "MISSED"
-		default:
-			verdict = "met"
 		}
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", row.what, row.value, dash(row.limit), dash(row.ratio), dash(row.target), verdict)
 	}
