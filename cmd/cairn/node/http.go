@@ -39,8 +39,13 @@ func httpServer(member *cluster.Node, files *webdav.Exporter, registry *promethe
 			http.NotFound(w, r)
 		}
 	}
+	// HTTP/1.1 alone, as WebDAV clients speak it: over HTTP/2 a refused upload loses its reason in some of them (curl 7.88), and
+	// large files gain nothing from it.
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	return &http.Server{
 		Handler:           http.HandlerFunc(route),
+		Protocols:         protocols,
 		TLSConfig:         httpTLS(member.Identity()),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       2 * time.Minute,
