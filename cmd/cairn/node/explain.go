@@ -2,14 +2,15 @@ package node
 
 import (
 	"context"
-	"fmt"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/actors"
+	"github.com/cairn-storage/cairn/rpc/errs"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 	"github.com/cairn-storage/cairn/rpc/server"
-	"google.golang.org/grpc"
 )
 
 // explainTimeout bounds the question to another node: `cairn why` has to answer when that node is in trouble.
@@ -60,13 +61,10 @@ func (s *actorService) explain(peers dialer, self cairn.NodeID) func(context.Con
 		}
 		conn, err := peers.Conn(ctx, node)
 		if err != nil {
-			return server.ActorStatus{}, fmt.Errorf("node %s: %w", node, err)
+			return server.ActorStatus{}, err
 		}
 		answer, err := peerv1.NewActorServiceClient(conn).GetActorStatus(ctx, request)
-		if err != nil {
-			return server.ActorStatus{}, fmt.Errorf("node %s: %w", node, err)
-		}
-		return fromPeer(answer), nil
+		return fromPeer(answer), errs.FromCall(err, false, false)
 	}
 }
 
