@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -275,10 +276,9 @@ func TestPanicInADriverFailsThatPassOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newQuietFixture(t)
 		runtime := f.run()
-		panics := 1
+		var panicked atomic.Bool
 		f.rig.before = func(_ context.Context, call string) error {
-			if call == "create" && panics > 0 {
-				panics--
+			if call == "create" && panicked.CompareAndSwap(false, true) {
 				panic("index out of range")
 			}
 			return nil
