@@ -28,7 +28,8 @@ type Config struct {
 type Timing struct {
 	// Heartbeat is how long a follower waits for the leader before it stands, and a candidate for votes.
 	Heartbeat time.Duration
-	// Commit is how soon followers learn of a commit when nothing else is sent.
+	// Commit is how soon followers learn of a commit when nothing else is sent. Actors and readers on followers wait for it:
+	// with 50 ms a read there right after a write took 80 ms, with 10 ms it costs each idle node one percent of a core more.
 	Commit time.Duration
 	// DiskLimit is how long a local write may take before a leader falls silent.
 	DiskLimit time.Duration
@@ -45,7 +46,7 @@ type Timing struct {
 func DefaultTiming() Timing {
 	return Timing{
 		Heartbeat:     300 * time.Millisecond,
-		Commit:        50 * time.Millisecond,
+		Commit:        10 * time.Millisecond,
 		DiskLimit:     time.Second,
 		RPC:           3 * time.Second,
 		SnapshotEvery: 65_536,
