@@ -68,6 +68,13 @@ func (o *op) lookIn(dir string) (found, error) {
 	f := found{mark: m, data: true}
 	if _, err := os.Lstat(filepath.Join(dir, "data")); errors.Is(err, fs.ErrNotExist) {
 		f.data = false
+		// List looks at replicas that other calls are working on. If the directory has been moved since its mark was read, then the
+		// data has gone with it and nothing is damaged.
+		if now, err := os.Lstat(dir); err != nil {
+			return found{}, err
+		} else if !os.SameFile(info, now) {
+			return found{}, fmt.Errorf("%s was replaced: %w", dir, fs.ErrNotExist)
+		}
 	} else if err != nil {
 		return found{}, err
 	}
