@@ -123,19 +123,25 @@ func (m *Machine) Run(ctx context.Context, c Cmd) (Result, error) {
 	defer runtime.UnlockOSThread()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.Name, c.Args...)
-	cmd.Env = environment()
-	cmd.Stdin = bytes.NewReader(c.Stdin)
+	cmd := m.command(ctx, c)
 	stdout, stderr := &bounded{max: m.MaxOutput, end: cancel}, &bounded{max: m.MaxOutput, end: cancel}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
-	cmd.WaitDelay = m.Grace
 	if err := cmd.Start(); err != nil {
 		return Result{}, notStarted(c, err)
 	}
 	err := cmd.Wait()
 	return m.result(ctx, c, cmd.ProcessState, stdout, stderr, err)
+}
+
+// command is how every tool is run: by itself in a group that is killed when ctx ends.
+func (m *Machine) command(ctx context.Context, c Cmd) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, c.Name, c.Args...)
+	cmd.Env = environment()
+	cmd.Stdin = bytes.NewReader(c.Stdin)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return killGroup(cmd.Process.Pid) }
+	cmd.WaitDelay = m.Grace
+	return cmd
 }
 
 // result tells the ways apart in which a tool ends.
