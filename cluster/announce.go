@@ -154,6 +154,8 @@ func speaksFor(sender cairn.NodeID, data []byte) error {
 		about = c.Node
 	case *fsm.ReportReplica:
 		about = c.Node
+	case *fsm.ReportReplicas:
+		about = c.Node
 	default:
 		return fmt.Errorf("node %s: may not send %T: %w", sender, command, cairn.ErrDenied)
 	}

@@ -95,9 +95,13 @@ func (n *Node) forward(ctx context.Context, leader cairn.NodeID, data []byte) (f
 	if err := failureError(answer.GetUndecided()); err != nil {
 		return fsm.Result{}, err
 	}
-	return fsm.Result{
+	result := fsm.Result{
 		ID: answer.GetId(), Index: answer.GetIndex(), Replayed: answer.GetReplayed(), Err: failureError(answer.GetRefused()),
-	}, nil
+	}
+	for _, part := range answer.GetEach() {
+		result.Each = append(result.Each, failureError(part.GetRefused()))
+	}
+	return result, nil
 }
 
 // atLeader calls the function with the leader, again if that one turns out not to lead, until the time of an election has

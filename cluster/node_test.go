@@ -398,6 +398,7 @@ func TestNodesSpeakForThemselvesOnly(t *testing.T) {
 		{"another's row in another's name", meta(other), &fsm.RegisterNode{Node: impostor}, codes.PermissionDenied},
 		{"another's pools", meta(own), &fsm.RegisterPools{Node: other}, codes.PermissionDenied},
 		{"another's report", meta(own), &fsm.ReportReplica{Node: other}, codes.PermissionDenied},
+		{"another's reports", meta(own), &fsm.ReportReplicas{Node: other}, codes.PermissionDenied},
 		{"an administrator's command", meta(own), &fsm.DeleteType{Name: "default"}, codes.PermissionDenied},
 		{"in a user's name", fsm.Meta{At: 1, Actor: "user/admin"}, &fsm.RegisterPools{Node: own}, codes.PermissionDenied},
 	} {

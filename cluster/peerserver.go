@@ -68,9 +68,13 @@ func (s *peerServer) Apply(ctx context.Context, request *peerv1.ApplyRequest) (*
 	if errors.Is(err, consensus.ErrNotLeader) {
 		err = s.node.notLeader()
 	}
-	return &peerv1.ApplyResponse{
+	answer := &peerv1.ApplyResponse{
 		Id: result.ID, Index: result.Index, Replayed: result.Replayed, Refused: failure(result.Err), Undecided: failure(err),
-	}, nil
+	}
+	for _, refused := range result.Each {
+		answer.Each = append(answer.Each, &peerv1.PartResult{Refused: failure(refused)})
+	}
+	return answer, nil
 }
 
 // ReadIndex implements peerv1.PeerServiceServer.

@@ -44,6 +44,7 @@ const (
 	OpDenyAccess       Op = 41
 	OpSetAccess        Op = 42
 	OpReportReplica    Op = 50
+	OpReportReplicas   Op = 51
 )
 
 // ops is the one place that says which command a number stands for.
@@ -77,6 +78,7 @@ var ops = map[Op]func() Command{
 	OpDenyAccess:       func() Command { return new(DenyAccess) },
 	OpSetAccess:        func() Command { return new(SetAccess) },
 	OpReportReplica:    func() Command { return new(ReportReplica) },
+	OpReportReplicas:   func() Command { return new(ReportReplicas) },
 }
 
 // Command is one change of the replicated state. The commands of this package are all there are.

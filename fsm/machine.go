@@ -12,6 +12,9 @@ type Result struct {
 	Index    uint64
 	Replayed bool  // the idempotency token was known: the first answer, nothing was done again
 	Err      error // the command was refused and changed nothing; wraps a sentinel of package cairn
+	// Each answers for the parts of a command that has some, in their order: nil if the part was taken. What is refused has
+	// changed nothing.
+	Each []error
 }
 
 // Machine holds the newest state. Apply and Restore are called by one goroutine, that of the log; everything else is safe

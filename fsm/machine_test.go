@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -208,5 +209,33 @@ func TestCommandVersion(t *testing.T) {
 		if v := Version(ops[op]()); v == 0 || v > CurrentVersion {
 			t.Errorf("op %d has version %d", op, v)
 		}
+	}
+}
+
+func TestAttemptTakesBackItsOwnPart(t *testing.T) {
+	m := smallMachine(t)
+	before := m.View()
+	tx := newTx(m.live, Meta{}, m.codec)
+	write := func(limit int64) { put(tx, tx.quotas, &cairn.Quota{Project: "web", Limits: cairn.Limits{Shares: limit}}) }
+	write(1)
+	kept, changes := tx.digest, len(tx.changes)
+	err := tx.attempt(func() error {
+		write(2)
+		put(tx, tx.quotas, &cairn.Quota{Project: "db"})
+		return cairn.ErrStale
+	})
+	if !errors.Is(err, cairn.ErrStale) {
+		t.Errorf("attempt: %v", err)
+	}
+	if tx.Quota("web").Limits.Shares != 1 || tx.quotas.get("db") != nil || tx.digest != kept || len(tx.changes) != changes {
+		t.Errorf("after a refused part: %+v, digest %x, %d changes; want what was written before it, %x, %d",
+			tx.Quota("web"), tx.digest, len(tx.changes), kept, changes)
+	}
+	err = tx.attempt(func() error { return tx.attempt(func() error { write(3); return cairn.ErrStale }) })
+	if tx.attempt(func() error { write(4); return nil }) != nil || err == nil || tx.Quota("web").Limits.Shares != 4 {
+		t.Errorf("a part after a refused one: %+v, %v", tx.Quota("web"), err)
+	}
+	if before.Quota("web").Limits.Shares == 4 {
+		t.Error("a frozen view changed")
 	}
 }

@@ -31,6 +31,30 @@ type SnapshotHave struct {
 func (*ReportReplica) op() Op           { return OpReportReplica }
 func (c *ReportReplica) target() string { return "replica/" + string(c.Replica) }
 
+// ReportReplicas is many reports of one node in one log entry. Each is taken or refused by itself, as Result.Each says.
+type ReportReplicas struct {
+	Node    cairn.NodeID
+	Reports []ReportReplica
+}
+
+func (*ReportReplicas) op() Op           { return OpReportReplicas }
+func (c *ReportReplicas) target() string { return "node/" + string(c.Node) }
+
+func (c *ReportReplicas) apply(tx *Tx) (string, error) {
+	for i := range c.Reports {
+		if about := c.Reports[i].Node; about != c.Node {
+			return "", cause(cairn.ErrDenied, "node %s: reports for node %s", c.Node, about)
+		}
+	}
+	for i := range c.Reports {
+		tx.each = append(tx.each, tx.attempt(func() error {
+			_, err := c.Reports[i].apply(tx)
+			return err
+		}))
+	}
+	return string(c.Node), nil
+}
+
 // report is a ReportReplica while it is applied: copies of the rows that it changes, written once at the end.
 type report struct {
 	*Tx

@@ -117,7 +117,13 @@ func answer(r Result) string {
 	case r.ID == "":
 		return "ok"
 	}
-	return "ok " + r.ID
+	var parts strings.Builder
+	for i, err := range r.Each {
+		if err != nil {
+			fmt.Fprintf(&parts, "\n  part %d refused: %v", i+1, err)
+		}
+	}
+	return "ok " + r.ID + parts.String()
 }
 
 func (s *story) command(line string) (Meta, Command) {

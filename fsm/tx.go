@@ -14,6 +14,7 @@ type Tx struct {
 	codec   *rowCodec
 	undo    []func()
 	changes []Change
+	each    []error // of a command that has parts
 }
 
 // newTx has room for what most commands write.
@@ -69,18 +70,30 @@ func (tx *Tx) run(c Command) Result {
 		}
 		return result
 	}
-	id, err := c.apply(tx)
-	if err == nil {
-		result.ID = id
-		tx.remember(c, id)
-		return result
+	result.Err = tx.attempt(func() (err error) {
+		result.ID, err = c.apply(tx)
+		return err
+	})
+	if result.Err != nil {
+		return Result{Index: tx.index, Err: result.Err}
 	}
-	result.Err = err
-	for i := len(tx.undo) - 1; i >= 0; i-- {
+	result.Each = tx.each
+	tx.remember(c, result.ID)
+	return result
+}
+
+// attempt takes back what change has written if it fails.
+func (tx *Tx) attempt(change func() error) error {
+	undo, changes := len(tx.undo), len(tx.changes)
+	err := change()
+	if err == nil {
+		return nil
+	}
+	for i := len(tx.undo) - 1; i >= undo; i-- {
 		tx.undo[i]()
 	}
-	tx.changes = nil
-	return result
+	tx.undo, tx.changes = tx.undo[:undo], tx.changes[:changes]
+	return err
 }
 
 // cause wraps a sentinel with what a person has to know.

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cairn-storage/cairn"
@@ -112,7 +113,8 @@ var verbs = map[string]func(*story, *args) Command{
 		}
 		return c
 	},
-	"report": (*story).report,
+	"report":  (*story).report,
+	"reports": (*story).reports,
 }
 
 func (s *story) task(a *args) cairn.TaskID {
@@ -219,6 +221,27 @@ func (s *story) report(a *args) Command {
 			have.Fault = faultFrom(parts[2])
 		}
 		c.Snapshots = append(c.Snapshots, have)
+	}
+	return c
+}
+
+// reports is many reports of one node: "node replica:presence[:generations-behind]…".
+func (s *story) reports(a *args) Command {
+	c := &ReportReplicas{Node: cairn.NodeID(a.at(0))}
+	for _, word := range a.pos[1:] {
+		parts := strings.SplitN(word, ":", 3)
+		one := ReportReplica{Node: c.Node, Replica: cairn.ReplicaID(parts[0]), Have: cairn.ReplicaHave{Presence: cairn.Presence(parts[1])}}
+		if r := s.m.View().Replica(one.Replica); r != nil {
+			one.Node, one.Generation, one.Epoch, one.Have.Size = r.Node, r.Generation, r.Epoch, r.Want.Size
+		}
+		if len(parts) == 3 {
+			behind, err := strconv.ParseUint(parts[2], 10, 64)
+			if err != nil {
+				a.t.Fatalf("reports: %q: %v", word, err)
+			}
+			one.Generation -= behind
+		}
+		c.Reports = append(c.Reports, one)
 	}
 	return c
 }

@@ -118,7 +118,7 @@ func (n *Node) assemble() {
 		Logger:  n.logger,
 	})
 	actor := replica.New(replica.Config{
-		Node: self, Viewer: n.member, Applier: n.member, Pools: driversOf(n.pools),
+		Node: self, Viewer: n.member, Applier: replica.NewGatherer(n.member), Pools: driversOf(n.pools),
 		Exporters: map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: files}, Logger: n.logger,
 	})
 	n.runtime = actors.New(actors.Config{Logger: n.logger})

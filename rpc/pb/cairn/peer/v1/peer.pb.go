@@ -134,7 +134,9 @@ type ApplyResponse struct {
 	// The state machine refused the command.
 	Refused *Failure `protobuf:"bytes,4,opt,name=refused,proto3" json:"refused,omitempty"`
 	// The command was not decided: nothing is known, or nothing was done, as the sentinel says.
-	Undecided     *Failure `protobuf:"bytes,5,opt,name=undecided,proto3" json:"undecided,omitempty"`
+	Undecided *Failure `protobuf:"bytes,5,opt,name=undecided,proto3" json:"undecided,omitempty"`
+	// What became of the parts of a command that has some, in their order.
+	Each          []*PartResult `protobuf:"bytes,6,rep,name=each,proto3" json:"each,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,59 @@ func (x *ApplyResponse) GetUndecided() *Failure {
 	return nil
 }
 
+func (x *ApplyResponse) GetEach() []*PartResult {
+	if x != nil {
+		return x.Each
+	}
+	return nil
+}
+
+// PartResult is what one part of a command came to.
+type PartResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The state machine refused the part; unset if it was taken.
+	Refused       *Failure `protobuf:"bytes,1,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PartResult) Reset() {
+	*x = PartResult{}
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PartResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PartResult) ProtoMessage() {}
+
+func (x *PartResult) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PartResult.ProtoReflect.Descriptor instead.
+func (*PartResult) Descriptor() ([]byte, []int) {
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *PartResult) GetRefused() *Failure {
+	if x != nil {
+		return x.Refused
+	}
+	return nil
+}
+
 // ReadIndexRequest asks for a read index.
 type ReadIndexRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -213,7 +268,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -225,7 +280,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[3]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -238,7 +293,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{3}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{4}
 }
 
 // ReadIndexResponse is the index of a command that every node's state machine will reach.
@@ -251,7 +306,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -263,7 +318,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[4]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -276,7 +331,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{4}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -305,7 +360,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +372,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[5]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +385,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{5}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *HeartbeatRequest) GetSequence() uint64 {
@@ -393,7 +448,7 @@ type PoolTelemetry struct {
 
 func (x *PoolTelemetry) Reset() {
 	*x = PoolTelemetry{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +460,7 @@ func (x *PoolTelemetry) String() string {
 func (*PoolTelemetry) ProtoMessage() {}
 
 func (x *PoolTelemetry) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[6]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +473,7 @@ func (x *PoolTelemetry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolTelemetry.ProtoReflect.Descriptor instead.
 func (*PoolTelemetry) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{6}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PoolTelemetry) GetPoolId() string {
@@ -450,7 +505,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -462,7 +517,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[7]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -475,7 +530,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{7}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *HeartbeatResponse) GetSequence() uint64 {
@@ -515,7 +570,7 @@ type HelloRequest struct {
 
 func (x *HelloRequest) Reset() {
 	*x = HelloRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +582,7 @@ func (x *HelloRequest) String() string {
 func (*HelloRequest) ProtoMessage() {}
 
 func (x *HelloRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[8]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +595,7 @@ func (x *HelloRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloRequest.ProtoReflect.Descriptor instead.
 func (*HelloRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{8}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{9}
 }
 
 // HelloResponse introduces a node.
@@ -558,7 +613,7 @@ type HelloResponse struct {
 
 func (x *HelloResponse) Reset() {
 	*x = HelloResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +625,7 @@ func (x *HelloResponse) String() string {
 func (*HelloResponse) ProtoMessage() {}
 
 func (x *HelloResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[9]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +638,7 @@ func (x *HelloResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HelloResponse.ProtoReflect.Descriptor instead.
 func (*HelloResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{9}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HelloResponse) GetNodeId() string {
@@ -627,7 +682,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -639,7 +694,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[10]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -652,7 +707,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{10}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AnnounceRequest) GetRegisterNode() []byte {
@@ -687,7 +742,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +754,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[11]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +767,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{11}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AnnounceResponse) GetIndex() uint64 {
@@ -737,7 +792,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +804,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[12]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +817,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{12}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JoinRequest) GetTokenId() string {
@@ -814,7 +869,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +881,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[13]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +894,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{13}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *JoinResponse) GetCertificate() []byte {
@@ -918,7 +973,7 @@ type ClusterInfo struct {
 
 func (x *ClusterInfo) Reset() {
 	*x = ClusterInfo{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -930,7 +985,7 @@ func (x *ClusterInfo) String() string {
 func (*ClusterInfo) ProtoMessage() {}
 
 func (x *ClusterInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[14]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -943,7 +998,7 @@ func (x *ClusterInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterInfo.ProtoReflect.Descriptor instead.
 func (*ClusterInfo) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{14}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClusterInfo) GetId() string {
@@ -984,7 +1039,7 @@ type AdmitRequest struct {
 
 func (x *AdmitRequest) Reset() {
 	*x = AdmitRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1051,7 @@ func (x *AdmitRequest) String() string {
 func (*AdmitRequest) ProtoMessage() {}
 
 func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[15]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1064,7 @@ func (x *AdmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitRequest.ProtoReflect.Descriptor instead.
 func (*AdmitRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{15}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AdmitRequest) GetRequest() *JoinRequest {
@@ -1029,7 +1084,7 @@ type AdmitResponse struct {
 
 func (x *AdmitResponse) Reset() {
 	*x = AdmitResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1041,7 +1096,7 @@ func (x *AdmitResponse) String() string {
 func (*AdmitResponse) ProtoMessage() {}
 
 func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[16]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1054,7 +1109,7 @@ func (x *AdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdmitResponse.ProtoReflect.Descriptor instead.
 func (*AdmitResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{16}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AdmitResponse) GetResponse() *JoinResponse {
@@ -1075,7 +1130,7 @@ type RenewCertificateRequest struct {
 
 func (x *RenewCertificateRequest) Reset() {
 	*x = RenewCertificateRequest{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1142,7 @@ func (x *RenewCertificateRequest) String() string {
 func (*RenewCertificateRequest) ProtoMessage() {}
 
 func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[17]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1155,7 @@ func (x *RenewCertificateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateRequest.ProtoReflect.Descriptor instead.
 func (*RenewCertificateRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{17}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RenewCertificateRequest) GetCertificateRequest() []byte {
@@ -1121,7 +1176,7 @@ type RenewCertificateResponse struct {
 
 func (x *RenewCertificateResponse) Reset() {
 	*x = RenewCertificateResponse{}
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1188,7 @@ func (x *RenewCertificateResponse) String() string {
 func (*RenewCertificateResponse) ProtoMessage() {}
 
 func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_peer_v1_peer_proto_msgTypes[18]
+	mi := &file_cairn_peer_v1_peer_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1201,7 @@ func (x *RenewCertificateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewCertificateResponse.ProtoReflect.Descriptor instead.
 func (*RenewCertificateResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{18}
+	return file_cairn_peer_v1_peer_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RenewCertificateResponse) GetCertificate() []byte {
@@ -1165,13 +1220,17 @@ const file_cairn_peer_v1_peer_proto_rawDesc = "" +
 	"\bsentinel\x18\x01 \x01(\tR\bsentinel\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\"(\n" +
 	"\fApplyRequest\x12\x18\n" +
-	"\acommand\x18\x01 \x01(\fR\acommand\"\xb9\x01\n" +
+	"\acommand\x18\x01 \x01(\fR\acommand\"\xe8\x01\n" +
 	"\rApplyResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x1a\n" +
 	"\breplayed\x18\x03 \x01(\bR\breplayed\x120\n" +
 	"\arefused\x18\x04 \x01(\v2\x16.cairn.peer.v1.FailureR\arefused\x124\n" +
-	"\tundecided\x18\x05 \x01(\v2\x16.cairn.peer.v1.FailureR\tundecided\"\x12\n" +
+	"\tundecided\x18\x05 \x01(\v2\x16.cairn.peer.v1.FailureR\tundecided\x12-\n" +
+	"\x04each\x18\x06 \x03(\v2\x19.cairn.peer.v1.PartResultR\x04each\">\n" +
+	"\n" +
+	"PartResult\x120\n" +
+	"\arefused\x18\x01 \x01(\v2\x16.cairn.peer.v1.FailureR\arefused\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\"\x8f\x02\n" +
@@ -1259,57 +1318,60 @@ func file_cairn_peer_v1_peer_proto_rawDescGZIP() []byte {
 	return file_cairn_peer_v1_peer_proto_rawDescData
 }
 
-var file_cairn_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_cairn_peer_v1_peer_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_cairn_peer_v1_peer_proto_goTypes = []any{
 	(*Failure)(nil),                  // 0: cairn.peer.v1.Failure
 	(*ApplyRequest)(nil),             // 1: cairn.peer.v1.ApplyRequest
 	(*ApplyResponse)(nil),            // 2: cairn.peer.v1.ApplyResponse
-	(*ReadIndexRequest)(nil),         // 3: cairn.peer.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),        // 4: cairn.peer.v1.ReadIndexResponse
-	(*HeartbeatRequest)(nil),         // 5: cairn.peer.v1.HeartbeatRequest
-	(*PoolTelemetry)(nil),            // 6: cairn.peer.v1.PoolTelemetry
-	(*HeartbeatResponse)(nil),        // 7: cairn.peer.v1.HeartbeatResponse
-	(*HelloRequest)(nil),             // 8: cairn.peer.v1.HelloRequest
-	(*HelloResponse)(nil),            // 9: cairn.peer.v1.HelloResponse
-	(*AnnounceRequest)(nil),          // 10: cairn.peer.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),         // 11: cairn.peer.v1.AnnounceResponse
-	(*JoinRequest)(nil),              // 12: cairn.peer.v1.JoinRequest
-	(*JoinResponse)(nil),             // 13: cairn.peer.v1.JoinResponse
-	(*ClusterInfo)(nil),              // 14: cairn.peer.v1.ClusterInfo
-	(*AdmitRequest)(nil),             // 15: cairn.peer.v1.AdmitRequest
-	(*AdmitResponse)(nil),            // 16: cairn.peer.v1.AdmitResponse
-	(*RenewCertificateRequest)(nil),  // 17: cairn.peer.v1.RenewCertificateRequest
-	(*RenewCertificateResponse)(nil), // 18: cairn.peer.v1.RenewCertificateResponse
+	(*PartResult)(nil),               // 3: cairn.peer.v1.PartResult
+	(*ReadIndexRequest)(nil),         // 4: cairn.peer.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),        // 5: cairn.peer.v1.ReadIndexResponse
+	(*HeartbeatRequest)(nil),         // 6: cairn.peer.v1.HeartbeatRequest
+	(*PoolTelemetry)(nil),            // 7: cairn.peer.v1.PoolTelemetry
+	(*HeartbeatResponse)(nil),        // 8: cairn.peer.v1.HeartbeatResponse
+	(*HelloRequest)(nil),             // 9: cairn.peer.v1.HelloRequest
+	(*HelloResponse)(nil),            // 10: cairn.peer.v1.HelloResponse
+	(*AnnounceRequest)(nil),          // 11: cairn.peer.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),         // 12: cairn.peer.v1.AnnounceResponse
+	(*JoinRequest)(nil),              // 13: cairn.peer.v1.JoinRequest
+	(*JoinResponse)(nil),             // 14: cairn.peer.v1.JoinResponse
+	(*ClusterInfo)(nil),              // 15: cairn.peer.v1.ClusterInfo
+	(*AdmitRequest)(nil),             // 16: cairn.peer.v1.AdmitRequest
+	(*AdmitResponse)(nil),            // 17: cairn.peer.v1.AdmitResponse
+	(*RenewCertificateRequest)(nil),  // 18: cairn.peer.v1.RenewCertificateRequest
+	(*RenewCertificateResponse)(nil), // 19: cairn.peer.v1.RenewCertificateResponse
 }
 var file_cairn_peer_v1_peer_proto_depIdxs = []int32{
 	0,  // 0: cairn.peer.v1.ApplyResponse.refused:type_name -> cairn.peer.v1.Failure
 	0,  // 1: cairn.peer.v1.ApplyResponse.undecided:type_name -> cairn.peer.v1.Failure
-	6,  // 2: cairn.peer.v1.HeartbeatRequest.pools:type_name -> cairn.peer.v1.PoolTelemetry
-	14, // 3: cairn.peer.v1.JoinResponse.cluster:type_name -> cairn.peer.v1.ClusterInfo
-	0,  // 4: cairn.peer.v1.JoinResponse.refused:type_name -> cairn.peer.v1.Failure
-	12, // 5: cairn.peer.v1.AdmitRequest.request:type_name -> cairn.peer.v1.JoinRequest
-	13, // 6: cairn.peer.v1.AdmitResponse.response:type_name -> cairn.peer.v1.JoinResponse
-	1,  // 7: cairn.peer.v1.PeerService.Apply:input_type -> cairn.peer.v1.ApplyRequest
-	3,  // 8: cairn.peer.v1.PeerService.ReadIndex:input_type -> cairn.peer.v1.ReadIndexRequest
-	5,  // 9: cairn.peer.v1.PeerService.Heartbeat:input_type -> cairn.peer.v1.HeartbeatRequest
-	8,  // 10: cairn.peer.v1.PeerService.Hello:input_type -> cairn.peer.v1.HelloRequest
-	10, // 11: cairn.peer.v1.PeerService.Announce:input_type -> cairn.peer.v1.AnnounceRequest
-	15, // 12: cairn.peer.v1.PeerService.Admit:input_type -> cairn.peer.v1.AdmitRequest
-	17, // 13: cairn.peer.v1.PeerService.RenewCertificate:input_type -> cairn.peer.v1.RenewCertificateRequest
-	12, // 14: cairn.peer.v1.JoinService.Join:input_type -> cairn.peer.v1.JoinRequest
-	2,  // 15: cairn.peer.v1.PeerService.Apply:output_type -> cairn.peer.v1.ApplyResponse
-	4,  // 16: cairn.peer.v1.PeerService.ReadIndex:output_type -> cairn.peer.v1.ReadIndexResponse
-	7,  // 17: cairn.peer.v1.PeerService.Heartbeat:output_type -> cairn.peer.v1.HeartbeatResponse
-	9,  // 18: cairn.peer.v1.PeerService.Hello:output_type -> cairn.peer.v1.HelloResponse
-	11, // 19: cairn.peer.v1.PeerService.Announce:output_type -> cairn.peer.v1.AnnounceResponse
-	16, // 20: cairn.peer.v1.PeerService.Admit:output_type -> cairn.peer.v1.AdmitResponse
-	18, // 21: cairn.peer.v1.PeerService.RenewCertificate:output_type -> cairn.peer.v1.RenewCertificateResponse
-	13, // 22: cairn.peer.v1.JoinService.Join:output_type -> cairn.peer.v1.JoinResponse
-	15, // [15:23] is the sub-list for method output_type
-	7,  // [7:15] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	3,  // 2: cairn.peer.v1.ApplyResponse.each:type_name -> cairn.peer.v1.PartResult
+	0,  // 3: cairn.peer.v1.PartResult.refused:type_name -> cairn.peer.v1.Failure
+	7,  // 4: cairn.peer.v1.HeartbeatRequest.pools:type_name -> cairn.peer.v1.PoolTelemetry
+	15, // 5: cairn.peer.v1.JoinResponse.cluster:type_name -> cairn.peer.v1.ClusterInfo
+	0,  // 6: cairn.peer.v1.JoinResponse.refused:type_name -> cairn.peer.v1.Failure
+	13, // 7: cairn.peer.v1.AdmitRequest.request:type_name -> cairn.peer.v1.JoinRequest
+	14, // 8: cairn.peer.v1.AdmitResponse.response:type_name -> cairn.peer.v1.JoinResponse
+	1,  // 9: cairn.peer.v1.PeerService.Apply:input_type -> cairn.peer.v1.ApplyRequest
+	4,  // 10: cairn.peer.v1.PeerService.ReadIndex:input_type -> cairn.peer.v1.ReadIndexRequest
+	6,  // 11: cairn.peer.v1.PeerService.Heartbeat:input_type -> cairn.peer.v1.HeartbeatRequest
+	9,  // 12: cairn.peer.v1.PeerService.Hello:input_type -> cairn.peer.v1.HelloRequest
+	11, // 13: cairn.peer.v1.PeerService.Announce:input_type -> cairn.peer.v1.AnnounceRequest
+	16, // 14: cairn.peer.v1.PeerService.Admit:input_type -> cairn.peer.v1.AdmitRequest
+	18, // 15: cairn.peer.v1.PeerService.RenewCertificate:input_type -> cairn.peer.v1.RenewCertificateRequest
+	13, // 16: cairn.peer.v1.JoinService.Join:input_type -> cairn.peer.v1.JoinRequest
+	2,  // 17: cairn.peer.v1.PeerService.Apply:output_type -> cairn.peer.v1.ApplyResponse
+	5,  // 18: cairn.peer.v1.PeerService.ReadIndex:output_type -> cairn.peer.v1.ReadIndexResponse
+	8,  // 19: cairn.peer.v1.PeerService.Heartbeat:output_type -> cairn.peer.v1.HeartbeatResponse
+	10, // 20: cairn.peer.v1.PeerService.Hello:output_type -> cairn.peer.v1.HelloResponse
+	12, // 21: cairn.peer.v1.PeerService.Announce:output_type -> cairn.peer.v1.AnnounceResponse
+	17, // 22: cairn.peer.v1.PeerService.Admit:output_type -> cairn.peer.v1.AdmitResponse
+	19, // 23: cairn.peer.v1.PeerService.RenewCertificate:output_type -> cairn.peer.v1.RenewCertificateResponse
+	14, // 24: cairn.peer.v1.JoinService.Join:output_type -> cairn.peer.v1.JoinResponse
+	17, // [17:25] is the sub-list for method output_type
+	9,  // [9:17] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_cairn_peer_v1_peer_proto_init() }
@@ -1323,7 +1385,7 @@ func file_cairn_peer_v1_peer_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cairn_peer_v1_peer_proto_rawDesc), len(file_cairn_peer_v1_peer_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
