@@ -87,6 +87,9 @@ type SnapshotObject struct {
 	ID    cairn.SnapshotID
 	Ready bool
 	Root  string // read-only view; empty while not Ready
+	// Order rises with every snapshot that is cut or received on this replica, in the order of their contents. It says
+	// nothing about snapshots of other replicas.
+	Order uint64
 }
 
 // CreateSpec is what a replica is created with.

@@ -38,6 +38,9 @@ type Sender interface {
 	Send(ctx context.Context, id cairn.ReplicaID, spec SendSpec, w io.Writer) error
 	// SendSize estimates the bytes that Send would write.
 	SendSize(ctx context.Context, id cairn.ReplicaID, spec SendSpec) (int64, error)
+	// Changed estimates the bytes written to the replica since a ready snapshot of it. 0 means that certainly nothing
+	// has changed; any doubt is more than 0. It is cheap: it is asked every few seconds.
+	Changed(ctx context.Context, id cairn.ReplicaID, since cairn.SnapshotID) (int64, error)
 }
 
 // SendSpec says which stream is wanted.
