@@ -70,6 +70,8 @@ type Object struct {
 	Epoch uint64
 	Size  int64
 	Ready bool
+	// Sealed: the pool itself refuses writes to it. Always false of a pool that is no Sealer.
+	Sealed bool
 	// Root is the directory (files) or device (block) that an exporter serves. Empty while not Ready.
 	Root string
 	// Staging is a directory on the same file system as Root, for exporters to prepare files in; never visible to clients.

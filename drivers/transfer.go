@@ -56,14 +56,14 @@ type SendSpec struct {
 
 // Receiver makes a replica from streams of a Sender.
 type Receiver interface {
-	// Receive reads one stream to its end. When it returns nil the snapshot is ready, durable and equal to the sender's, and
-	// the replica's own data is equal to it. Until then the replica and its snapshots are as before, but for what Partial
-	// says.
+	// Receive reads one stream to its end. When it returns nil the snapshot is ready, durable and equal to the sender's.
+	// The replica's own data is equal to it, or is made so by Revert, as cheaply as the driver can: Sender.Changed tells.
+	// Until then the replica and its snapshots are as before, but for what Partial says.
 	//
 	// With Base == "" the replica comes into being: it must be absent, not ready, or a receive that broke off. With a Base,
-	// its data must not have changed since: what has diverged is cairn.ErrPrecondition, and nothing is rolled back here. A
-	// snapshot that is ready already makes it succeed without reading. A stream that breaks off or is damaged is an error;
-	// what arrived is kept where the driver can resume.
+	// which is ready here, nothing is rolled back: where the stream would have to overwrite data that has changed since, it
+	// is cairn.ErrPrecondition. A snapshot that is ready already makes it succeed without reading. A stream that breaks off
+	// or is damaged is an error; what arrived is kept where the driver can resume.
 	Receive(ctx context.Context, spec ReceiveSpec, r io.Reader) error
 	// Partial returns the token with which a sender goes on after a Receive that broke off, and the snapshot that it was to
 	// become; both are empty if there is nothing to resume.
