@@ -32,10 +32,15 @@ type Engine struct {
 	transfer *guard.Transfer
 	failed   chan error
 	restarts chan string
-	ctx      context.Context
-	cancel   context.CancelFunc
-	watched  chan struct{} // closed when the supervisor has ended
-	running  sync.WaitGroup
+	lifetime
+}
+
+// lifetime ends with cancel, and is over when the rest of it has ended.
+type lifetime struct {
+	ctx     context.Context
+	cancel  context.CancelFunc
+	watched chan struct{}  // closed when the supervisor has ended
+	running sync.WaitGroup // the forwarders of all instances
 }
 
 // instance is one life of the Raft library.
@@ -58,8 +63,8 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
 		config: config, machine: &machine{Machine: config.Machine},
-		terms: make(chan bool), failed: make(chan error, 1), restarts: make(chan string, 1), watched: make(chan struct{}),
-		ctx: ctx, cancel: cancel,
+		terms: make(chan bool), failed: make(chan error, 1), restarts: make(chan string, 1),
+		lifetime: lifetime{ctx: ctx, cancel: cancel, watched: make(chan struct{})},
 	}
 	e.reads = NewRounds(ctx, e.readRound)
 	e.transfer = &guard.Transfer{Probe: e.probe, Limit: 2 * config.Timing.Heartbeat, Interval: config.Timing.Heartbeat / 4}
