@@ -1,19 +1,12 @@
 package cluster
 
-import (
-	"context"
-
-	"github.com/cairn-storage/cairn/cluster/identity"
-)
+import "github.com/cairn-storage/cairn/cluster/identity"
 
 // Identity is who a node is; see package identity.
 type Identity = identity.Identity
 
 // Token is a join token; see package identity.
 type Token = identity.Token
-
-// AdminBundle is the certificate of the first administrator with its key.
-type AdminBundle = identity.Bundle
 
 // InitConfig says what Init makes.
 type InitConfig struct {
@@ -23,20 +16,10 @@ type InitConfig struct {
 	Hosts       []string // names and addresses of this machine, for its certificate
 }
 
-// InitResult is what Init made.
-type InitResult struct {
-	Identity    *Identity
-	AdminBundle AdminBundle
-}
-
 // Init prepares the data directory of the first node of a new cluster. A crash leaves either nothing or all of it. The
 // error is cairn.ErrExists if the directory belongs to a node already.
-func Init(_ context.Context, c InitConfig) (*InitResult, error) {
-	id, admin, err := identity.Found(c.DataDir, c.NodeName, c.ClusterName, c.Hosts, wallClock())
-	if err != nil {
-		return nil, err
-	}
-	return &InitResult{Identity: id, AdminBundle: admin}, nil
+func Init(c InitConfig) (*Identity, error) {
+	return identity.Found(c.DataDir, c.NodeName, c.ClusterName, c.Hosts, wallClock())
 }
 
 // LoadIdentity reads the identity of a data directory; cairn.ErrNotFound if it has none.

@@ -148,7 +148,7 @@ func TestJoinAgainAfterACrash(t *testing.T) {
 	if _, err := join(t, dir, token); !errors.Is(err, cairn.ErrExists) || !strings.Contains(err.Error(), "belongs to node n2 of cluster test already") {
 		t.Errorf("a third time: %v", err)
 	}
-	if _, err := cluster.Init(t.Context(), cluster.InitConfig{DataDir: dir, NodeName: "n1", ClusterName: "other"}); !errors.Is(err, cairn.ErrExists) {
+	if _, err := cluster.Init(cluster.InitConfig{DataDir: dir, NodeName: "n1", ClusterName: "other"}); !errors.Is(err, cairn.ErrExists) {
 		t.Errorf("another cluster in the same directory: %v", err)
 	}
 }

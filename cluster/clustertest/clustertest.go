@@ -127,7 +127,7 @@ func (c *Cluster) add() {
 	index := len(c.Nodes)
 	s := &Server{Name: fmt.Sprintf("n%d", index+1), DataDir: filepath.Join(c.dir, fmt.Sprintf("n%d", index+1))}
 	if index == 0 {
-		if _, err := cluster.Init(c.t.Context(), cluster.InitConfig{
+		if _, err := cluster.Init(cluster.InitConfig{
 			DataDir: s.DataDir, NodeName: s.Name, ClusterName: "test", Hosts: []string{"127.0.0.1"},
 		}); err != nil {
 			c.t.Fatal(err)

@@ -72,43 +72,43 @@ const adminName = "admin"
 const adminTTL = 5 * 365 * 24 * time.Hour
 
 // Found makes a cluster of one node: authority, keys, the node's certificate and that of the first administrator, and
-// commits them to the data directory.
-func Found(dataDir, nodeName, clusterName string, hosts []string, now time.Time) (*Identity, Bundle, error) {
+// commits them to the data directory, where LoadAdmin finds the latter.
+func Found(dataDir, nodeName, clusterName string, hosts []string, now time.Time) (*Identity, error) {
 	if err := cairn.CheckName("node", nodeName); err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	if err := cairn.CheckName("cluster", clusterName); err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	staging, err := stage(dataDir)
 	if err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	i, err := found(nodeName, clusterName, now)
 	if err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	csr, key, err := NewRequest(hosts)
 	if err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	der, err := i.Authority.SignNode(csr, i.Node, now)
 	if err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	admin, err := i.foundAdmin(now)
 	if err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	credential, err := i.certify(der, key)
 	if err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
 	i.credential.Store(credential)
 	if err := staging.write(fileAdmin, admin.PEM()); err != nil {
-		return nil, Bundle{}, err
+		return nil, err
 	}
-	return i, admin, i.commit(staging)
+	return i, i.commit(staging)
 }
 
 // found makes the parts that do not depend on hosts.

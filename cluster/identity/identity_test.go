@@ -24,7 +24,11 @@ import (
 
 func found(t *testing.T, dir string) (*identity.Identity, identity.Bundle) {
 	t.Helper()
-	id, admin, err := identity.Found(dir, "n1", "demo", []string{"127.0.0.1", "n1.example"}, time.Now())
+	id, err := identity.Found(dir, "n1", "demo", []string{"127.0.0.1", "n1.example"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := identity.LoadAdmin(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +148,7 @@ func TestDirectoriesOfOthers(t *testing.T) {
 			if err := test.prepare(broken); err != nil {
 				t.Fatal(err)
 			}
-			_, _, err := identity.Found(broken, "n1", "demo", nil, time.Now())
+			_, err := identity.Found(broken, "n1", "demo", nil, time.Now())
 			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v, want %v with %q in one line", err, test.want, test.text)
 			}

@@ -96,7 +96,7 @@ the node with cairn server.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, file.close()) }()
-		bundle, err := node.InitCluster(ctx, cfg, name)
+		bundle, err := node.InitCluster(cfg, name)
 		if err != nil {
 			return err
 		}

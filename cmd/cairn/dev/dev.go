@@ -71,7 +71,7 @@ func (c *cluster) start(ctx context.Context) error {
 		return err
 	}
 	c.processes = make([]*tool.Process, len(c.members))
-	if err := c.found(ctx, c.members[0]); err != nil {
+	if err := c.found(c.members[0]); err != nil {
 		return fmt.Errorf("node %s: %w", c.members[0].name, err)
 	}
 	for i := range c.members {
@@ -100,14 +100,14 @@ func (c *cluster) start(ctx context.Context) error {
 }
 
 // found makes the cluster, unless an earlier run did.
-func (c *cluster) found(ctx context.Context, first member) error {
+func (c *cluster) found(first member) error {
 	joined, err := node.Joined(first.config)
 	if err != nil {
 		return err
 	}
 	if !joined {
 		c.progress("making a new cluster in %s", c.config.DataDir)
-		if _, err := node.InitCluster(ctx, first.config, "dev"); err != nil {
+		if _, err := node.InitCluster(first.config, "dev"); err != nil {
 			return err
 		}
 	}

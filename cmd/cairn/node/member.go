@@ -20,11 +20,11 @@ import (
 // InitCluster makes a new cluster with this machine as its first node, and returns the administrator's client
 // configuration. It works on the data directory alone; the server is started afterwards. On a directory that belongs to a
 // node it is cairn.ErrExists, unless that is what an earlier, interrupted run of the same init left there.
-func InitCluster(ctx context.Context, config Config, clusterName string) ([]byte, error) {
+func InitCluster(config Config, clusterName string) ([]byte, error) {
 	if config.Name == "" {
 		return nil, fmt.Errorf("name: is missing in the configuration; the first node needs one: %w", cairn.ErrInvalid)
 	}
-	_, err := cluster.Init(ctx, cluster.InitConfig{
+	_, err := cluster.Init(cluster.InitConfig{
 		DataDir: config.DataDir, NodeName: config.Name, ClusterName: clusterName, Hosts: config.Hosts(),
 	})
 	if err != nil && !foundedBefore(config, clusterName) {
