@@ -14,11 +14,14 @@ import (
 )
 
 // Tree is the Data of directories: every kind of entry that a copy must keep, and nothing that needs privilege.
-type Tree struct{}
+type Tree struct {
+	// Except is an entry of every root that is the file system's own and no content, such as .zfs; "" for none.
+	Except string
+}
 
 // Fill implements Data.
-func (Tree) Fill(root, seed string) error {
-	if err := emptyDir(root); err != nil {
+func (t Tree) Fill(root, seed string) error {
+	if err := t.empty(root); err != nil {
 		return err
 	}
 	for _, dir := range []string{"sub", "sub/empty", "closed"} {
@@ -43,9 +46,9 @@ func (Tree) Fill(root, seed string) error {
 		}
 	}
 	then := time.Unix(1_700_000_000, 123_456_789)
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Type() == fs.ModeSymlink {
-			return err
+	return t.walk(root, func(path string, d fs.DirEntry) error {
+		if d.Type() == fs.ModeSymlink {
+			return nil
 		}
 		return os.Chtimes(path, then, then)
 	})
@@ -77,13 +80,28 @@ func fillSpecial(root, seed string) error {
 	return nil
 }
 
-// emptyDir removes the contents of a directory, also those that Fill has closed.
-func emptyDir(root string) error {
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			err = os.Chmod(path, 0o755)
+// walk visits everything that is content.
+func (t Tree) walk(root string, visit func(path string, d fs.DirEntry) error) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case t.Except == "" || path != filepath.Join(root, t.Except):
+			return visit(path, d)
+		case d.IsDir():
+			return fs.SkipDir
 		}
-		return err
+		return nil
+	})
+}
+
+// empty removes the contents of a directory, also those that Fill has closed.
+func (t Tree) empty(root string) error {
+	err := t.walk(root, func(path string, d fs.DirEntry) error {
+		if d.IsDir() {
+			return os.Chmod(path, 0o755)
+		}
+		return nil
 	})
 	if err != nil {
 		return err
@@ -93,6 +111,9 @@ func emptyDir(root string) error {
 		return err
 	}
 	for _, entry := range entries {
+		if entry.Name() == t.Except {
+			continue
+		}
 		if err := os.RemoveAll(filepath.Join(root, entry.Name())); err != nil {
 			return err
 		}
@@ -102,7 +123,7 @@ func emptyDir(root string) error {
 
 // Fingerprint implements Data: names, kinds, modes, sizes, contents, link targets, hard links, user attributes, and the
 // times of all but links, nanoseconds included. An empty root has no time: Create makes it at any.
-func (Tree) Fingerprint(root string) (string, error) {
+func (t Tree) Fingerprint(root string) (string, error) {
 	if info, err := os.Lstat(root); err != nil {
 		return "", err
 	} else if !info.IsDir() {
@@ -110,10 +131,7 @@ func (Tree) Fingerprint(root string) (string, error) {
 	}
 	var b strings.Builder
 	names := make(map[uint64]string)
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
+	err := t.walk(root, func(path string, _ fs.DirEntry) error {
 		var st unix.Stat_t
 		if err := unix.Lstat(path, &st); err != nil {
 			return err

@@ -1,0 +1,354 @@
+package zfs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/drivers/calls"
+)
+
+// Stat looks at one replica, and mounts it if it is ready and was unmounted.
+func (p *Pool) Stat(ctx context.Context, id cairn.ReplicaID) (drivers.Object, error) {
+	return look(ctx, p, id, "stat", func(o *op) (drivers.Object, error) {
+		f, err := o.look()
+		if err != nil {
+			return drivers.Object{}, err
+		}
+		return o.object(f)
+	})
+}
+
+// List reads every mark with one command, so that all are of one moment. A mark that cannot be read is an error, for nobody
+// can say what it would have told.
+func (p *Pool) List(ctx context.Context) ([]drivers.Object, error) {
+	return look(ctx, p, "", "list", func(o *op) ([]drivers.Object, error) {
+		if err := o.checkHealth(); err != nil {
+			return nil, err
+		}
+		rows, err := o.list("-d", "2", "-t", "filesystem,volume,snapshot", o.dataset)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		if err := o.checkParent(rows[0]); err != nil {
+			return nil, err
+		}
+		var objects []drivers.Object
+		for _, rows := range o.marked(rows[1:]) {
+			one := &op{Pool: p, ctx: ctx, id: cairn.ReplicaID(rows[0]["cairn:id"])}
+			f, err := one.read(rows)
+			if err != nil {
+				return nil, err
+			}
+			object, err := one.object(f)
+			if err != nil {
+				return nil, fmt.Errorf("replica %s: %w", one.id, err)
+			}
+			objects = append(objects, object)
+		}
+		slices.SortFunc(objects, func(a, b drivers.Object) int { return strings.Compare(string(a.ID), string(b.ID)) })
+		return objects, nil
+	})
+}
+
+// marked groups the rows of each of our datasets with those of its snapshots. A ready one under another name than its own
+// was renamed or copied by hand: it is not where the identity says, so it is not ours.
+func (o *op) marked(rows []row) [][]row {
+	groups := make(map[string][]row)
+	for _, r := range rows {
+		name := r["name"]
+		id := cairn.ReplicaID(r["cairn:id"])
+		if r["type"] == "snapshot" || path.Dir(name) != o.dataset || cairn.CheckName("replica", string(id)) != nil {
+			continue
+		}
+		s := state(r["cairn:state"])
+		if name == o.at(id) || s == stateAdopting || s == stateReleasing || s == "" {
+			groups[name] = []row{r}
+		}
+	}
+	for _, r := range rows {
+		if at, _, ok := strings.Cut(r["name"], "@"); ok && groups[at] != nil {
+			groups[at] = append(groups[at], r)
+		}
+	}
+	list := make([][]row, 0, len(groups))
+	for _, group := range groups {
+		list = append(list, group)
+	}
+	return list
+}
+
+// Create makes an empty replica with one command, which makes it whole or not at all.
+func (p *Pool) Create(ctx context.Context, spec drivers.CreateSpec) (drivers.Object, error) {
+	return call(ctx, p, spec.ID, "create", func(o *op) (drivers.Object, error) {
+		w, err := o.wishes(spec)
+		if err != nil {
+			return drivers.Object{}, err
+		}
+		return o.make(spec, wanted{}, func() error {
+			return o.create(w, append([]string{"create"}, append(w.creation, mark(spec, stateReady)...)...), o.at(spec.ID))
+		})
+	})
+}
+
+// wanted is what tells one replica from another of the same ID, beside its size.
+type wanted struct {
+	source  cairn.SnapshotID
+	adopted string
+}
+
+// mark renders the identity of a new replica as options.
+func mark(spec drivers.CreateSpec, s state) []string {
+	return options("cairn:id="+string(spec.ID), epochProperty(spec.Epoch), "cairn:state="+string(s))
+}
+
+func options(properties ...string) []string {
+	var args []string
+	for _, property := range properties {
+		args = append(args, "-o", property)
+	}
+	return args
+}
+
+// make finds the replica that is wanted, or has it made by build, after what was half made has been removed.
+func (o *op) make(spec drivers.CreateSpec, want wanted, build func() error) (drivers.Object, error) {
+	f, err := o.look()
+	switch {
+	case errors.Is(err, cairn.ErrNotFound):
+	case err != nil:
+		return drivers.Object{}, err
+	default:
+		if err := o.admit(&f, spec.Epoch); err != nil {
+			return drivers.Object{}, err
+		}
+		if f.ready() {
+			return o.same(f, spec.Size, want)
+		}
+		if err := o.remove(f); err != nil {
+			return drivers.Object{}, err
+		}
+	}
+	if err := build(); err != nil {
+		return drivers.Object{}, err
+	}
+	return o.again()
+}
+
+// same reports the replica that is there if it is the one that is wanted.
+func (o *op) same(f found, size int64, want wanted) (drivers.Object, error) {
+	if f.size() != size || f.source != want.source || f.adopted != want.adopted {
+		return drivers.Object{}, fmt.Errorf("with size %s, source %q and origin %q, not %s, %q and %q: %w",
+			cairn.FormatSize(f.size()), f.source, f.adopted, cairn.FormatSize(size), want.source, want.adopted, cairn.ErrExists)
+	}
+	return o.object(f)
+}
+
+// again looks at what a call has just made.
+func (o *op) again() (drivers.Object, error) {
+	f, err := o.lookAt(o.at(o.id))
+	if err != nil {
+		return drivers.Object{}, err
+	}
+	return o.object(f)
+}
+
+// Delete removes a replica that has no snapshots.
+func (p *Pool) Delete(ctx context.Context, id cairn.ReplicaID, epoch uint64) error {
+	return change(ctx, p, id, "delete", func(o *op) error {
+		f, err := o.look()
+		if errors.Is(err, cairn.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := o.admit(&f, epoch); err != nil {
+			return err
+		}
+		return o.remove(f)
+	})
+}
+
+// remove takes a replica away whatever its state. What is being adopted or released is somebody else's and only loses its
+// mark. Bookmarks go with their dataset.
+func (o *op) remove(f found) error {
+	switch f.state {
+	case stateAdopting:
+		return o.letGo(f, f.adopted)
+	case stateReleasing:
+		return o.letGo(f, f.released)
+	case stateReceiving:
+		return o.discard(f)
+	}
+	if err := f.checkNoSnapshots(); err != nil {
+		return err
+	}
+	return o.zfs("destroy", f.at)
+}
+
+// Resize sets the limits in the order in which OpenZFS takes them, and records the size last.
+func (p *Pool) Resize(ctx context.Context, id cairn.ReplicaID, epoch uint64, size int64) error {
+	return change(ctx, p, id, "resize", func(o *op) error {
+		if err := cairn.CheckSize(size); err != nil {
+			return err
+		}
+		f, err := o.lookReady(epoch)
+		if err != nil || f.size() == size {
+			return err
+		}
+		if size < f.size() {
+			if f, err = o.checkShrinks(f, size); err != nil {
+				return err
+			}
+		}
+		return o.resize(f, size)
+	})
+}
+
+// checkShrinks is cairn.ErrDataLoss if the replica holds more than size.
+func (o *op) checkShrinks(f found, size int64) (found, error) {
+	if err := o.sync(); err != nil {
+		return found{}, err
+	}
+	f, err := o.lookAt(f.at)
+	if err != nil {
+		return found{}, err
+	}
+	return f, checkFits(f.row, size)
+}
+
+// checkFits is cairn.ErrDataLoss if a dataset or snapshot refers to more than size.
+func checkFits(r row, size int64) error {
+	if used := r.number("referenced"); used > size {
+		return fmt.Errorf("%s: %s (%d bytes) are used, more than %s: %w", r["name"], cairn.FormatSize(used), used, cairn.FormatSize(size), cairn.ErrDataLoss)
+	}
+	return nil
+}
+
+func (o *op) resize(f found, size int64) error {
+	limits := []string{"refquota=" + bytes(size)}
+	reserve, thick := f.row["cairn:reserve"], f.row["cairn:thick"] != ""
+	if reserve != "" {
+		percent, err := strconv.ParseInt(reserve, 10, 64)
+		if err != nil {
+			return fmt.Errorf("dataset %s: snapshot reserve %q is no number: %w", f.at, reserve, cairn.ErrCorrupt)
+		}
+		limits = append(limits, "quota="+bytes(withReserve(size, percent)))
+	}
+	if thick {
+		limits = append(limits, "refreservation="+bytes(size))
+	}
+	if size < f.size() {
+		slices.Reverse(limits) // a reservation may never be more than a limit
+	}
+	// One command for each: of several in one, those that are possible are set although another one is refused.
+	for _, limit := range append(limits, "cairn:size="+bytes(size)) {
+		if err := o.zfs("set", limit, f.at); err != nil {
+			return o.explain(f, size, err)
+		}
+	}
+	return nil
+}
+
+// explain says how much is used when a limit was refused because of it: clients may have written since checkShrinks.
+func (o *op) explain(f found, size int64, err error) error {
+	if !errors.Is(err, errTooSmall) {
+		return err
+	}
+	now, lookErr := o.lookAt(f.at)
+	if lookErr != nil {
+		return err
+	}
+	return fmt.Errorf("%s (%d bytes) are used, more than %s: %w",
+		cairn.FormatSize(now.row.number("referenced")), now.row.number("referenced"), cairn.FormatSize(size), err)
+}
+
+func bytes(n int64) string { return strconv.FormatInt(n, 10) }
+
+// Usage is what the size limits: the bytes that the data refers to, shared with snapshots or not. It waits until what has
+// been written counts, so it costs a flush of the zpool.
+func (p *Pool) Usage(ctx context.Context, id cairn.ReplicaID) (int64, error) {
+	return look(ctx, p, id, "usage", func(o *op) (int64, error) {
+		f, err := o.look()
+		if err != nil {
+			return 0, err
+		}
+		if err := f.checkReady(); err != nil {
+			return 0, err
+		}
+		if err := o.sync(); err != nil {
+			return 0, err
+		}
+		f, err = o.lookAt(f.at)
+		return f.row.number("referenced"), err
+	})
+}
+
+// sync waits until everything that has been written before counts. Callers that wait at the same time share a flush.
+func (o *op) sync() error {
+	turn := o.syncs.started.Load() + 1
+	_, err := calls.Do(o.ctx, &o.calls, "zpool sync", func() (struct{}, error) {
+		if o.syncs.finished >= turn {
+			return struct{}{}, nil
+		}
+		turn := o.syncs.started.Add(1)
+		_, err := o.query("zpool", "sync", o.zpool)
+		if err == nil {
+			o.syncs.finished = turn
+		}
+		return struct{}{}, err
+	})
+	return err
+}
+
+// syncs numbers the flushes of a zpool.
+type syncs struct {
+	started  atomic.Uint64
+	finished uint64 // the last that succeeded; under the lock "zpool sync"
+}
+
+// Seal makes the dataset read-only in the same step in which it takes the epoch. Files that clients have open are refused
+// from then on as well.
+func (p *Pool) Seal(ctx context.Context, id cairn.ReplicaID, epoch uint64) error {
+	return change(ctx, p, id, "seal", func(o *op) error {
+		f, err := o.look()
+		if errors.Is(err, cairn.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return o.setReadonly(f, epoch, "on")
+	})
+}
+
+// Unseal makes the dataset writable in the same step in which it takes the epoch.
+func (p *Pool) Unseal(ctx context.Context, id cairn.ReplicaID, epoch uint64) error {
+	return change(ctx, p, id, "unseal", func(o *op) error {
+		f, err := o.look()
+		if err != nil {
+			return err
+		}
+		if err := f.checkReady(); err != nil {
+			return err
+		}
+		return o.setReadonly(f, epoch, "off")
+	})
+}
+
+func (o *op) setReadonly(f found, epoch uint64, value string) error {
+	if epoch < f.epoch {
+		return fmt.Errorf("epoch %d is below %d: %w", epoch, f.epoch, cairn.ErrStale)
+	}
+	if epoch == f.epoch && f.row["readonly"] == value {
+		return nil
+	}
+	return o.zfs("set", "readonly="+value, epochProperty(epoch), f.at)
+}
