@@ -23,6 +23,7 @@ var layers = map[string][]string{
 	"actors/replica":          {"", "fsm", "drivers", "actors"},
 	"actors/sim":              {"", "actors"},
 	"drivers":                 {""},
+	"drivers/sim":             {"", "drivers/tool"},
 	"drivers/tool":            {""},
 	"drivers/tool/transcript": {"", "drivers/tool"},
 	"drivers/dir":             {"", "drivers"},

@@ -1,0 +1,227 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+func (z *ZFS) send(c *call) error {
+	h, offset, s, base, err := z.sendWhat(c)
+	if err != nil {
+		return err
+	}
+	h.Estimate = s.state.size() + 2048
+	if base != nil {
+		h.Estimate = s.state.sizeWithout(base) + 2048
+	}
+	body, err := z.bodyOf(s)
+	if err != nil {
+		return err
+	}
+	left := h.Estimate * int64(len(body)-min(offset, len(body))) / int64(len(body))
+	if c.has('P') || c.has('v') {
+		if !c.has('P') || !c.has('n') {
+			return unknown("%s", c.cmd)
+		}
+		z.describe(c, h, offset, left, s)
+	}
+	if c.has('n') {
+		return nil
+	}
+	if s.of.locked() && !h.Raw {
+		return fail("warning: cannot send '%s': source key must be loaded", s.full())
+	}
+	h.Offset = offset
+	stream, err := encode(h, body)
+	if err != nil {
+		return err
+	}
+	c.stdout.Write(stream)
+	s.sending++
+	c.sent = s
+	return nil
+}
+
+// release ends what is busy while a command's output is written.
+func (z *ZFS) release(c *call) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if c.sent != nil {
+		c.sent.sending--
+	}
+}
+
+// bodyOf packs the tree of a snapshot.
+func (z *ZFS) bodyOf(s *snapshot) ([]byte, error) {
+	nodes, err := pack(s.root(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return packBody(nodes)
+}
+
+// sendWhat finds what a send is of: its header, where it begins, and its base.
+func (z *ZFS) sendWhat(c *call) (h header, offset int, s *snapshot, base state, err error) {
+	if c.has('t') {
+		if len(c.args) > 0 || c.has('i') || c.has('p') {
+			return h, 0, nil, nil, unknown("%s", c.cmd)
+		}
+		return z.resumeWhat(c.value('t', ""))
+	}
+	if len(c.args) != 1 || !strings.Contains(c.args[0], "@") {
+		return h, 0, nil, nil, unknown("%s", c.cmd)
+	}
+	if s, err = z.openSnapshot(c.args[0]); err != nil {
+		return h, 0, nil, nil, err
+	}
+	h = header{Name: s.full(), To: s.guid, Txg: s.createtxg, Creation: s.creation}
+	if c.has('i') {
+		if h.From, base, err = z.baseOf(s, c.value('i', "")); err != nil {
+			return h, 0, nil, nil, err
+		}
+	}
+	if c.has('p') {
+		h.WithProps, h.SnapProps = true, pairs(s.props)
+		all := maps.Clone(s.of.received)
+		maps.Copy(all, s.of.props)
+		h.Props = pairs(all)
+	}
+	switch l := s.of.lock; {
+	case l != nil && c.has('p') && !c.has('w'):
+		return h, 0, nil, nil, fail("cannot send %s: encrypted dataset %s may not be sent with properties without the raw flag", s.full(), s.of.name)
+	case l != nil && c.has('w'):
+		h.Raw, h.Cipher, h.Format, h.Key = true, l.cipher, l.format, l.key
+	}
+	return h, 0, s, base, nil
+}
+
+func pairs(props map[string]string) (all [][2]string) {
+	for _, name := range slices.Sorted(maps.Keys(props)) {
+		all = append(all, [2]string{name, props[name]})
+	}
+	return all
+}
+
+// baseOf finds the snapshot or bookmark that an incremental stream starts from.
+func (z *ZFS) baseOf(s *snapshot, from string) (guid uint64, base state, err error) {
+	if !strings.ContainsAny(from, "@#") {
+		return 0, nil, unknown("send -i %s", from)
+	}
+	if from[0] == '@' || from[0] == '#' {
+		from = s.of.name + from
+	}
+	what := "warning: cannot send '" + s.full() + "'"
+	e, ok := z.find(from)
+	switch {
+	case strings.Contains(from, "@") && !ok:
+		return 0, nil, fail("cannot open '%s': %s", from, absent)
+	case !ok:
+		return 0, nil, fail("%s: incremental source could not be found", what)
+	case e.identity().createtxg >= s.createtxg || !z.isBefore(e, s):
+		return 0, nil, fail("%s: not an earlier snapshot from the same fs", what)
+	}
+	if e.snap != nil {
+		return e.snap.guid, e.snap.state, nil
+	}
+	for _, other := range e.mark.of.snapshots {
+		if other.guid == e.mark.guid {
+			base = other.state
+		}
+	}
+	return e.mark.guid, base, nil
+}
+
+// isBefore reports whether an entity is in the history of a snapshot.
+func (z *ZFS) isBefore(e entity, s *snapshot) bool {
+	for d := s.of; d != nil; d = d.origin.of {
+		if e.home() == d {
+			return true
+		}
+		if d.origin == nil {
+			return false
+		}
+	}
+	return false
+}
+
+// resumeWhat finds what a token asks for.
+func (z *ZFS) resumeWhat(token string) (h header, offset int, s *snapshot, base state, err error) {
+	told, offset, err := parseToken(token)
+	if err != nil {
+		return h, 0, nil, nil, err
+	}
+	const what = "cannot resume send"
+	e, ok := z.find(told.Name)
+	for _, d := range z.sets {
+		for _, other := range d.snapshots {
+			if other.guid == told.To {
+				s = other
+			}
+		}
+	}
+	switch {
+	case s == nil && ok:
+		return h, 0, nil, nil, fail("%s: '%s' is no longer the same snapshot used in the initial send", what, e.name())
+	case s == nil:
+		return h, 0, nil, nil, fail("%s: '%s' used in the initial send no longer exists", what, told.Name)
+	}
+	h = header{Name: s.full(), To: s.guid, From: told.From, Txg: s.createtxg, Creation: s.creation}
+	if l := s.of.lock; l != nil && told.Raw {
+		h.Raw, h.Cipher, h.Format, h.Key = true, l.cipher, l.format, l.key
+	}
+	if told.From == 0 {
+		return h, offset, s, nil, nil
+	}
+	for _, other := range s.of.snapshots {
+		if other.guid == told.From {
+			return h, offset, s, other.state, nil
+		}
+	}
+	for _, b := range s.of.bookmarks {
+		if b.guid == told.From {
+			return h, offset, s, nil, nil
+		}
+	}
+	return h, 0, nil, nil, fail("%s: incremental source %#x no longer exists", what, told.From)
+}
+
+// describe is what -nP says.
+func (z *ZFS) describe(c *call, h header, offset int, estimate int64, s *snapshot) {
+	from := ""
+	if c.has('t') {
+		fmt.Fprintf(&c.stdout, "resume token contents:\nnvlist version: 0\n")
+		if h.From != 0 {
+			fmt.Fprintf(&c.stdout, "\tfromguid = %#x\n", h.From)
+		}
+		fmt.Fprintf(&c.stdout, "\tobject = %#x\n\toffset = %#x\n\tbytes = %#x\n\ttoguid = %#x\n\ttoname = %s\n", 2, offset, offset, h.To, h.Name)
+		from = z.nameOf(h.From, s.of)
+	} else if c.has('i') {
+		from = c.value('i', "")
+		if from[0] == '@' || from[0] == '#' {
+			from = s.of.name + from
+		}
+	}
+	if from != "" {
+		fmt.Fprintf(&c.stdout, "incremental\t%s\t%s\t%d\n", from, s.full(), estimate)
+	} else {
+		fmt.Fprintf(&c.stdout, "full\t%s\t%d\n", s.full(), estimate)
+	}
+	fmt.Fprintf(&c.stdout, "size\t%d\n", estimate)
+}
+
+// nameOf is the snapshot or bookmark of d with a guid.
+func (z *ZFS) nameOf(guid uint64, d *dataset) string {
+	for _, s := range d.snapshots {
+		if s.guid == guid {
+			return s.full()
+		}
+	}
+	for _, b := range d.bookmarks {
+		if b.guid == guid {
+			return b.full()
+		}
+	}
+	return ""
+}
