@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ import (
 )
 
 // patience bounds every call of the suite: far more than a healthy exporter takes, so that a hang fails with a name.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // ExporterHarness brings an exporter and its clients to ExporterConformance.
 type ExporterHarness struct {
@@ -30,6 +29,15 @@ type ExporterHarness struct {
 	// UserRule makes an access rule for a user, with a secret that the returned password opens. Nil if the exporter knows
 	// no users: the suite then uses ip rules only.
 	UserRule func(t *testing.T, user string, level cairn.AccessLevel) (rule cairn.AccessRule, password string)
+	// Root makes an empty directory that the exporter can serve, and a staging directory beside it. Nil makes them anywhere.
+	Root func(t *testing.T) (root, staging string)
+	// Inside and Outside are where two clients connect from. Zero is two addresses of the loopback network.
+	Inside, Outside netip.Addr
+	// GuardOnExport: the exporter cannot ask the guard on every request. It asks when something is exported, and Fence has to
+	// be called for the rest.
+	GuardOnExport bool
+	// RefusesSize: the exporter cannot hold clients to a size, and refuses a spec that wants it.
+	RefusesSize bool
 }
 
 // Identity is who a client says it is, and the loopback address that it connects from.
@@ -71,7 +79,7 @@ var exporterClauses = []struct {
 	{"exports lists what is served, in order", (*exporterCase).exportsLists},
 	{"unexport of what is not exported succeeds", (*exporterCase).unexportOfAbsent},
 	{"unexport ends what is in progress", (*exporterCase).unexportEndsRequests},
-	{"the guard is asked on every request", (*exporterCase).guardIsAsked},
+	{"the guard is asked", (*exporterCase).guardIsAsked},
 	{"fence stops lower epochs and no higher ones", (*exporterCase).fenceStopsLowerEpochs},
 	{"fence ends a write in progress", (*exporterCase).fenceEndsWrites},
 	{"the size is enforced and a refused write leaves nothing", (*exporterCase).sizeIsEnforced},
@@ -80,85 +88,41 @@ var exporterClauses = []struct {
 	{"quiesce ends with its context", (*exporterCase).quiesceEndsWithContext},
 }
 
-// exporterCase is one exporter with one directory to serve.
-type exporterCase struct {
-	*testing.T
-	h     ExporterHarness
-	guard *switchGuard
-	e     drivers.Exporter
-	ctx   context.Context
-	spec  drivers.ExportSpec
-}
-
-// Two clients on loopback. Linux answers on all of 127.0.0.0/8.
-var (
-	insideAddr  = netip.MustParseAddr("127.0.0.2")
-	outsideAddr = netip.MustParseAddr("127.0.0.3")
-)
-
-func newExporterCase(t *testing.T, h ExporterHarness) *exporterCase {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	base := t.TempDir()
-	c := &exporterCase{T: t, h: h, guard: &switchGuard{}, ctx: ctx}
-	c.spec = drivers.ExportSpec{
-		ID:      drivers.ExportID{Replica: "0198c000-0000-7000-8000-0000000000a1"},
-		Share:   "0198c000-0000-7000-8000-0000000000b1",
-		Root:    filepath.Join(base, "data"),
-		Staging: filepath.Join(base, "staging"),
-		Epoch:   4,
-		Size:    1 << 30,
-		Rules:   []cairn.AccessRule{ipRule("r1", insideAddr, cairn.AccessRW)},
-	}
-	for _, dir := range []string{c.spec.Root, c.spec.Staging} {
-		c.must(os.Mkdir(dir, 0o755))
-	}
-	c.put("hello", "world")
-	c.e = h.New(t, c.guard)
-	return c
-}
-
-func ipRule(id cairn.RuleID, from netip.Addr, level cairn.AccessLevel) cairn.AccessRule {
-	return cairn.AccessRule{
-		ID: id, Kind: cairn.AccessIP, Who: netip.PrefixFrom(from, from.BitLen()).String(), Level: level, State: cairn.RuleActive,
-	}
-}
-
 func (c *exporterCase) exportIsIdempotent() {
 	first := c.export(c.spec)
 	again := c.export(c.spec)
 	if !reflect.DeepEqual(first, again) {
 		c.Errorf("locations changed when the same export was repeated: %v, then %v", first, again)
 	}
-	c.reads(c.client(insideAddr), again[0], "hello", "world")
-	c.writes(c.client(insideAddr), again[0], "new", "bytes")
+	c.reads(c.client(c.inside), again[0], "hello", "world")
+	c.writes(c.client(c.inside), again[0], "new", "bytes")
 	c.onDisk("new", "bytes")
 }
 
 func (c *exporterCase) rulesAreReplaced() {
 	at := c.export(c.spec)[0]
-	c.reads(c.client(insideAddr), at, "hello", "world")
-	c.refused("a client without a rule", c.read(outsideAddr, at))
+	c.reads(c.client(c.inside), at, "hello", "world")
+	c.refused("a client without a rule", c.read(c.outside, at))
 
-	c.spec.Rules = []cairn.AccessRule{ipRule("r2", outsideAddr, cairn.AccessRW)}
+	c.spec.Rules = []cairn.AccessRule{ipRule("r2", c.outside, cairn.AccessRW)}
 	at = c.export(c.spec)[0]
-	c.refused("a client whose rule was replaced", c.read(insideAddr, at))
-	c.reads(c.client(outsideAddr), at, "hello", "world")
+	c.refused("a client whose rule was replaced", c.read(c.inside, at))
+	c.reads(c.client(c.outside), at, "hello", "world")
 }
 
 func (c *exporterCase) noRulesMeansNobody() {
 	c.spec.Rules = nil
 	at := c.export(c.spec)[0]
-	c.refused("a client of an export without rules", c.read(insideAddr, at))
+	c.refused("a client of an export without rules", c.read(c.inside, at))
 }
 
 func (c *exporterCase) levelsHold() {
-	c.spec.Rules = []cairn.AccessRule{ipRule("r1", insideAddr, cairn.AccessRO), ipRule("r2", outsideAddr, cairn.AccessRW)}
+	c.spec.Rules = []cairn.AccessRule{ipRule("r1", c.inside, cairn.AccessRO), ipRule("r2", c.outside, cairn.AccessRW)}
 	at := c.export(c.spec)[0]
-	c.reads(c.client(insideAddr), at, "hello", "world")
-	c.refused("a write with an ro rule", c.client(insideAddr).Write(c.ctx, at, "no", []byte("x")))
+	c.reads(c.client(c.inside), at, "hello", "world")
+	c.refused("a write with an ro rule", c.client(c.inside).Write(c.ctx, at, "no", []byte("x")))
 	c.notOnDisk("no")
-	c.writes(c.client(outsideAddr), at, "yes", "x")
+	c.writes(c.client(c.outside), at, "yes", "x")
 }
 
 func (c *exporterCase) usersAreKnown() {
@@ -168,14 +132,14 @@ func (c *exporterCase) usersAreKnown() {
 	rule, password := c.h.UserRule(c.T, "alice", cairn.AccessRW)
 	c.spec.Rules = []cairn.AccessRule{rule}
 	at := c.export(c.spec)[0]
-	alice := Identity{User: "alice", Password: password, From: outsideAddr}
+	alice := Identity{User: "alice", Password: password, From: c.outside}
 	c.reads(c.h.Dial(c.T, c.e, alice), at, "hello", "world")
 	c.writes(c.h.Dial(c.T, c.e, alice), at, "hers", "x")
 	for what, identity := range map[string]Identity{
-		"a wrong password":    {User: "alice", Password: password + "x", From: outsideAddr},
-		"an empty password":   {User: "alice", From: outsideAddr},
-		"another user's name": {User: "bob", Password: password, From: outsideAddr},
-		"no credentials":      {From: outsideAddr},
+		"a wrong password":    {User: "alice", Password: password + "x", From: c.outside},
+		"an empty password":   {User: "alice", From: c.outside},
+		"another user's name": {User: "bob", Password: password, From: c.outside},
+		"no credentials":      {From: c.outside},
 	} {
 		_, err := c.h.Dial(c.T, c.e, identity).Read(c.ctx, at, "hello")
 		c.refused(what, err)
@@ -185,20 +149,20 @@ func (c *exporterCase) usersAreKnown() {
 func (c *exporterCase) readOnlyHolds() {
 	c.spec.ReadOnly = true
 	at := c.export(c.spec)[0]
-	c.reads(c.client(insideAddr), at, "hello", "world")
-	c.refused("a write to a read-only export", c.client(insideAddr).Write(c.ctx, at, "no", []byte("x")))
+	c.reads(c.client(c.inside), at, "hello", "world")
+	c.refused("a write to a read-only export", c.client(c.inside).Write(c.ctx, at, "no", []byte("x")))
 	c.notOnDisk("no")
 }
 
 func (c *exporterCase) snapshotBesideReplica() {
 	snap := c.snapshotSpec("0198c000-0000-7000-8000-0000000000c1", "yesterday")
 	live, frozen := c.export(c.spec)[0], c.export(snap)[0]
-	c.reads(c.client(insideAddr), live, "hello", "world")
-	c.reads(c.client(insideAddr), frozen, "hello", "yesterday")
-	c.refused("a write to a snapshot", c.client(insideAddr).Write(c.ctx, frozen, "hello", []byte("x")))
+	c.reads(c.client(c.inside), live, "hello", "world")
+	c.reads(c.client(c.inside), frozen, "hello", "yesterday")
+	c.refused("a write to a snapshot", c.client(c.inside).Write(c.ctx, frozen, "hello", []byte("x")))
 	c.must(c.e.Unexport(c.ctx, snap.ID))
-	c.refused("a read of a snapshot that is no longer exported", c.read(insideAddr, frozen))
-	c.reads(c.client(insideAddr), live, "hello", "world")
+	c.refused("a read of a snapshot that is no longer exported", c.read(c.inside, frozen))
+	c.reads(c.client(c.inside), live, "hello", "world")
 }
 
 func (c *exporterCase) exportsLists() {
@@ -223,7 +187,7 @@ func (c *exporterCase) unexportOfAbsent() {
 	at := c.export(c.spec)[0]
 	c.must(c.e.Unexport(c.ctx, c.spec.ID))
 	c.must(c.e.Unexport(c.ctx, c.spec.ID))
-	c.refused("a read of what is no longer exported", c.read(insideAddr, at))
+	c.refused("a read of what is no longer exported", c.read(c.inside, at))
 	if list, err := c.e.Exports(c.ctx); err != nil || len(list) != 0 {
 		c.Errorf("Exports after Unexport: %v, %v; want none", list, err)
 	}
@@ -239,35 +203,55 @@ func (c *exporterCase) unexportEndsRequests() {
 
 func (c *exporterCase) guardIsAsked() {
 	at := c.export(c.spec)[0]
+	if c.h.GuardOnExport {
+		c.guardIsAskedOnExport(at)
+		return
+	}
 	for _, cause := range []error{cairn.ErrStale, cairn.ErrUnavailable} {
 		c.guard.refuse(cause)
-		c.refused("a write that the guard refuses", c.client(insideAddr).Write(c.ctx, at, "no", []byte("x")))
+		c.refused("a write that the guard refuses", c.client(c.inside).Write(c.ctx, at, "no", []byte("x")))
 		c.notOnDisk("no")
 		c.guard.refuse(nil)
-		c.reads(c.client(insideAddr), at, "hello", "world")
+		c.reads(c.client(c.inside), at, "hello", "world")
 	}
-	c.writes(c.client(insideAddr), at, "yes", "x")
+	c.writes(c.client(c.inside), at, "yes", "x")
+}
+
+// guardIsAskedOnExport: what the guard refuses is not exported, and changes nothing of what is.
+func (c *exporterCase) guardIsAskedOnExport(at cairn.ExportLocation) {
+	wider := c.spec
+	wider.Rules = append(slices.Clone(c.spec.Rules), ipRule("r2", c.outside, cairn.AccessRW))
+	for _, cause := range []error{cairn.ErrStale, cairn.ErrUnavailable} {
+		c.guard.refuse(cause)
+		if _, err := c.e.Export(c.ctx, wider); !errors.Is(err, cause) {
+			c.Errorf("Export that the guard refuses: %v; want %v", err, cause)
+		}
+		c.refused("a client of a rule that was not exported", c.read(c.outside, at))
+	}
+	c.guard.refuse(nil)
+	c.export(wider)
+	c.reads(c.client(c.outside), at, "hello", "world")
 }
 
 func (c *exporterCase) fenceStopsLowerEpochs() {
 	at := c.export(c.spec)[0]
 	c.must(c.e.Fence(c.ctx, c.spec.ID.Replica, c.spec.Epoch)) // below 4: epoch 4 itself goes on
-	c.writes(c.client(insideAddr), at, "before", "x")
+	c.writes(c.client(c.inside), at, "before", "x")
 	c.must(c.e.Fence(c.ctx, c.spec.ID.Replica, c.spec.Epoch+1))
-	c.refused("a write below the fence", c.client(insideAddr).Write(c.ctx, at, "no", []byte("x")))
+	c.refused("a write below the fence", c.client(c.inside).Write(c.ctx, at, "no", []byte("x")))
 	c.notOnDisk("no")
 
 	if locations, err := c.e.Export(c.ctx, c.spec); err == nil {
-		c.refused("a write below the fence, exported again", c.client(insideAddr).Write(c.ctx, locations[0], "no", []byte("x")))
+		c.refused("a write below the fence, exported again", c.client(c.inside).Write(c.ctx, locations[0], "no", []byte("x")))
 		c.notOnDisk("no")
 	} else if !errors.Is(err, cairn.ErrStale) {
 		c.Errorf("Export below the fence: %v; want cairn.ErrStale", err)
 	}
 	c.spec.Epoch++
 	at = c.export(c.spec)[0]
-	c.writes(c.client(insideAddr), at, "after", "x")
+	c.writes(c.client(c.inside), at, "after", "x")
 	c.must(c.e.Fence(c.ctx, "0198c000-0000-7000-8000-0000000000ff", 9)) // of what is not exported
-	c.writes(c.client(insideAddr), at, "after", "y")
+	c.writes(c.client(c.inside), at, "after", "y")
 }
 
 func (c *exporterCase) fenceEndsWrites() {
@@ -279,8 +263,14 @@ func (c *exporterCase) fenceEndsWrites() {
 
 func (c *exporterCase) sizeIsEnforced() {
 	c.spec.Size, c.spec.EnforceSize = 64<<10, true
+	if c.h.RefusesSize {
+		if _, err := c.e.Export(c.ctx, c.spec); !errors.Is(err, cairn.ErrNotSupported) {
+			c.Errorf("Export of a size that nobody would enforce: %v; want cairn.ErrNotSupported", err)
+		}
+		return
+	}
 	at := c.export(c.spec)[0]
-	client := c.client(insideAddr)
+	client := c.client(c.inside)
 	c.must(client.Write(c.ctx, at, "fits", bytes.Repeat([]byte("a"), 40<<10)))
 	err := client.Write(c.ctx, at, "fits-not", bytes.Repeat([]byte("b"), 40<<10))
 	if !errors.Is(err, cairn.ErrNoSpace) {
@@ -298,10 +288,10 @@ func (c *exporterCase) linksStayInside() {
 	c.must(os.WriteFile(secret, []byte("secret"), 0o644))
 	c.must(os.Symlink(secret, filepath.Join(c.spec.Root, "leak")))
 	at := c.export(c.spec)[0]
-	if got, err := c.client(insideAddr).Read(c.ctx, at, "leak"); err == nil && bytes.Contains(got, []byte("secret")) {
+	if got, err := c.client(c.inside).Read(c.ctx, at, "leak"); err == nil && bytes.Contains(got, []byte("secret")) {
 		c.Errorf("a link out of the export was followed: read %q", got)
 	}
-	_ = c.client(insideAddr).Write(c.ctx, at, "leak", []byte("changed")) // may replace the link or be refused
+	_ = c.client(c.inside).Write(c.ctx, at, "leak", []byte("changed")) // may replace the link or be refused
 	if got, err := os.ReadFile(secret); err != nil || string(got) != "secret" {
 		c.Errorf("a write went through a link out of the export: %q, %v", got, err)
 	}
@@ -325,7 +315,7 @@ func (c *exporterCase) quiesceHoldsWrites() {
 	resume()
 	c.must(<-written)
 	c.onDisk("held", "held")
-	c.writes(c.client(insideAddr), at, "next", "x")
+	c.writes(c.client(c.inside), at, "next", "x")
 }
 
 func (c *exporterCase) quiesceEndsWithContext() {
@@ -344,138 +334,4 @@ func (c *exporterCase) quiesceEndsWithContext() {
 	c.must(<-written)
 	resume()
 	c.onDisk("held", "held")
-}
-
-// writeInBackground writes name with its own name as content.
-func (c *exporterCase) writeInBackground(at cairn.ExportLocation, name string) <-chan error {
-	client, written := c.client(insideAddr), make(chan error, 1)
-	go func() { written <- client.Write(c.ctx, at, name, []byte(name)) }()
-	return written
-}
-
-// staysHeld gives a write that should be held every chance to go through: many round trips of reads, which are not held.
-func (c *exporterCase) staysHeld(at cairn.ExportLocation, written <-chan error, name string) {
-	c.Helper()
-	for range 50 {
-		c.reads(c.client(insideAddr), at, "hello", "world")
-		select {
-		case err := <-written:
-			c.Fatalf("a write ended while writes were held: %v", err)
-		default:
-		}
-		c.notOnDisk(name)
-	}
-}
-
-// begin opens a write that is in progress until it is closed.
-func (c *exporterCase) begin(at cairn.ExportLocation, name string) io.WriteCloser {
-	c.Helper()
-	upload, err := c.client(insideAddr).Begin(c.ctx, at, name, []byte("first part, "))
-	c.must(err)
-	return upload
-}
-
-// lateWriteIsRefused completes a write whose permission ended while it was in progress.
-func (c *exporterCase) lateWriteIsRefused(upload io.WriteCloser, name string) {
-	c.Helper()
-	c.notOnDisk(name)
-	_, _ = upload.Write([]byte("second part")) // the verdict is Close's
-	if err := upload.Close(); err == nil {
-		c.Errorf("a write that ended after its permission was acknowledged")
-	}
-	c.notOnDisk(name)
-}
-
-func (c *exporterCase) snapshotSpec(id cairn.SnapshotID, hello string) drivers.ExportSpec {
-	spec := c.spec
-	spec.ID.Snapshot, spec.ReadOnly, spec.Staging = id, true, ""
-	spec.Root = c.TempDir()
-	c.must(os.WriteFile(filepath.Join(spec.Root, "hello"), []byte(hello), 0o644))
-	return spec
-}
-
-func (c *exporterCase) export(spec drivers.ExportSpec) []cairn.ExportLocation {
-	c.Helper()
-	spec.Rules = slices.Clone(spec.Rules)
-	locations, err := c.e.Export(c.ctx, spec)
-	c.must(err)
-	if len(locations) == 0 {
-		c.Fatalf("Export returned no location")
-	}
-	return locations
-}
-
-func (c *exporterCase) client(from netip.Addr) Client {
-	return c.h.Dial(c.T, c.e, Identity{From: from})
-}
-
-func (c *exporterCase) read(from netip.Addr, at cairn.ExportLocation) error {
-	_, err := c.client(from).Read(c.ctx, at, "hello")
-	return err
-}
-
-func (c *exporterCase) reads(client Client, at cairn.ExportLocation, name, want string) {
-	c.Helper()
-	got, err := client.Read(c.ctx, at, name)
-	if err != nil || string(got) != want {
-		c.Fatalf("read %s: %q, %v; want %q", name, got, err, want)
-	}
-}
-
-func (c *exporterCase) writes(client Client, at cairn.ExportLocation, name, data string) {
-	c.Helper()
-	if err := client.Write(c.ctx, at, name, []byte(data)); err != nil {
-		c.Fatalf("write %s: %v", name, err)
-	}
-	c.onDisk(name, data)
-}
-
-// refused demands that the exporter answered, and said no: a time-out is not a refusal.
-func (c *exporterCase) refused(what string, err error) {
-	c.Helper()
-	for _, refusal := range []error{cairn.ErrDenied, cairn.ErrUnauthenticated, cairn.ErrNotFound, cairn.ErrUnavailable, cairn.ErrStale} {
-		if errors.Is(err, refusal) {
-			return
-		}
-	}
-	c.Errorf("%s: %v; want a refusal", what, err)
-}
-
-func (c *exporterCase) put(name, data string) {
-	c.Helper()
-	c.must(os.WriteFile(filepath.Join(c.spec.Root, name), []byte(data), 0o644))
-}
-
-func (c *exporterCase) onDisk(name, want string) {
-	c.Helper()
-	if got, err := os.ReadFile(filepath.Join(c.spec.Root, name)); err != nil || string(got) != want {
-		c.Errorf("%s on disk: %q, %v; want %q", name, got, err, want)
-	}
-}
-
-func (c *exporterCase) notOnDisk(name string) {
-	c.Helper()
-	if _, err := os.Lstat(filepath.Join(c.spec.Root, name)); !errors.Is(err, os.ErrNotExist) {
-		c.Errorf("%s is on disk (%v); want it absent", name, err)
-	}
-}
-
-func (c *exporterCase) must(err error) {
-	c.Helper()
-	if err != nil {
-		c.Fatal(err)
-	}
-}
-
-// switchGuard lets everything pass until it is told to refuse.
-type switchGuard struct{ cause atomic.Pointer[error] }
-
-func (g *switchGuard) refuse(cause error) { g.cause.Store(&cause) }
-
-// Check implements drivers.Guard.
-func (g *switchGuard) Check(cairn.ReplicaID, uint64) error {
-	if cause := g.cause.Load(); cause != nil {
-		return *cause
-	}
-	return nil
 }

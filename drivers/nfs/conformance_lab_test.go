@@ -1,0 +1,54 @@
+//go:build lab
+
+package nfs_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/cairn-storage/cairn/deploy/lab/netlab"
+	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/drivers/drivertest"
+	"github.com/cairn-storage/cairn/drivers/nfs/nfstest"
+)
+
+// The whole contract with the oldest and the newest version, through clients that stay mounted.
+func TestLabExporterConformance(t *testing.T) {
+	l := newLab(t)
+	for _, version := range []string{"3", "4.2"} {
+		t.Run("v"+version, func(t *testing.T) { conform(t, l, version) })
+	}
+}
+
+func conform(t *testing.T, l *lab, version string) {
+	clients := make(map[netip.Addr]*nfstest.Client)
+	drivertest.ExporterConformance(t, drivertest.ExporterHarness{
+		New: func(t *testing.T, guard drivers.Guard) drivers.Exporter {
+			clear(clients)
+			at := &lab{t, l.net}
+			return at.exporter(at.config(guard))
+		},
+		Dial: func(t *testing.T, _ drivers.Exporter, as drivertest.Identity) drivertest.Client {
+			if clients[as.From] == nil {
+				clients[as.From] = nfstest.New(t, nodeAt(t, l.net, as.From), version, options(version)...)
+			}
+			return clients[as.From]
+		},
+		Root: func(t *testing.T) (string, string) {
+			root := (&lab{t, l.net}).tmpfs()
+			return root, t.TempDir()
+		},
+		Inside: l.net.Nodes[0].IPv4, Outside: l.net.Nodes[1].IPv4,
+		GuardOnExport: true, RefusesSize: true,
+	})
+}
+
+func nodeAt(t *testing.T, net *netlab.Net, addr netip.Addr) *netlab.Node {
+	for _, node := range net.Nodes {
+		if node.IPv4 == addr {
+			return node
+		}
+	}
+	t.Fatalf("no node has the address %v", addr)
+	return nil
+}
