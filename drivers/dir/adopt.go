@@ -21,11 +21,16 @@ func (p *Pool) Adopt(ctx context.Context, spec drivers.CreateSpec, name string) 
 			return drivers.Object{}, err
 		}
 		want := mark{ID: spec.ID, Epoch: spec.Epoch, Size: spec.Size, State: stateAdopting, Adopted: name}
-		object, err := o.make(spec, want, func(string) error { return o.checkAdoptable(name, spec.Size) })
+		object, err := o.make(spec, &want, func(string) error {
+			if err := o.checkAdoptable(name, spec.Size); err != nil {
+				return err
+			}
+			return o.checkNoProject(filepath.Join(o.path, name))
+		})
 		if err != nil || object.Ready {
 			return object, err
 		}
-		if err := o.rename("COMMIT move data in", filepath.Join(o.path, name), filepath.Join(o.home(o.id), "data")); err != nil {
+		if err := o.moveIn(want, name); err != nil {
 			return drivers.Object{}, o.undo(err, func() error { return o.remove(found{mark: want, placed: true}) })
 		}
 		want.State = stateReady
@@ -34,6 +39,20 @@ func (p *Pool) Adopt(ctx context.Context, spec drivers.CreateSpec, name string) 
 		}
 		return o.object(found{mark: want, placed: true, data: true})
 	})
+}
+
+// moveIn has the data counted and limited before it is the replica's.
+func (o *op) moveIn(m mark, name string) error {
+	from := filepath.Join(o.path, name)
+	if m.Project != 0 {
+		if err := o.retag(from, 0, m.Project); err != nil {
+			return err
+		}
+	}
+	if err := o.limit(m.Project, m.Size); err != nil {
+		return err
+	}
+	return o.rename("COMMIT move data in", from, filepath.Join(o.home(o.id), "data"))
 }
 
 // checkAdoptable makes sure that name is a directory that nobody owns and that does not hold more than size.

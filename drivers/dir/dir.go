@@ -2,8 +2,8 @@
 // runs wherever RENAME_EXCHANGE does (ext4, xfs, btrfs, tmpfs). Snapshots and clones share blocks where the file system
 // has FICLONE and are full copies elsewhere.
 //
-// It does not know shares, exporters or clients, and it cannot hold a replica to its size: a plain directory has no
-// quota, so the exporter does. The layout, with what every operation leaves behind when power fails, is in DESIGN.md.
+// It does not know shares, exporters or clients. Where the file system is mounted with project quotas and the process may set
+// them, they hold replicas to their sizes; elsewhere the exporter has to. The layout, with what every operation leaves behind when power fails, is in DESIGN.md.
 //
 //	<pool>/.cairn-pool                 the pool's mark: which pool of which node this is
 //	<pool>/.cairn-work/<replica>/      half made or half removed; all of it is disposable
@@ -62,6 +62,7 @@ type Pool struct {
 	dir     *os.File // the pool directory, locked against other processes
 	device  uint64   // of the file system, to notice another one mounted inside
 	reflink bool
+	quota   quota
 	locks   locks
 	claims  claims
 	calls   sync.WaitGroup
@@ -143,7 +144,10 @@ func (o *op) open(mustExist bool) error {
 	if err := o.syncAll(); err != nil {
 		return err
 	}
-	return o.probe()
+	if err := o.probe(); err != nil {
+		return err
+	}
+	return o.settleProjects()
 }
 
 // probe finds out what the file system can do by doing it.
@@ -167,6 +171,7 @@ func (o *op) probe() error {
 			return fmt.Errorf("file system cannot exchange two directories (%w), which a revert needs: %w", err, cairn.ErrNotSupported)
 		}
 		o.reflink = canReflink(b, a)
+		o.quota.why = o.probeQuota(dir)
 		return nil
 	})
 	if err != nil {
@@ -188,8 +193,11 @@ func (p *Pool) Info(ctx context.Context) (drivers.Info, error) {
 		info := drivers.Info{
 			Total:       int64(st.Blocks) * st.Frsize,
 			Free:        int64(st.Bavail) * st.Frsize,
-			Enforcement: drivers.EnforcedByExporter,
-			Notes:       []string{"sizes are enforced by the exporter: a plain directory has no quota of its own, and project quotas need privileges"},
+			Enforcement: drivers.EnforcedByFileSystem,
+		}
+		if !o.quota.on() {
+			info.Enforcement = drivers.EnforcedByExporter
+			info.Notes = append(info.Notes, "sizes are enforced by the exporter and not by quotas: "+o.quota.why)
 		}
 		if o.max > 0 {
 			info.Total, info.Free = min(info.Total, o.max), min(info.Free, o.max)

@@ -366,7 +366,7 @@ func TestInfo(t *testing.T) {
 	if info.Total != 1<<20 || info.Free > 1<<20 || info.AtomicSnapshots || info.Enforcement != drivers.EnforcedByExporter {
 		t.Errorf("Info: %+v", info)
 	}
-	if !slices.ContainsFunc(info.Notes, func(note string) bool { return strings.Contains(note, "no quota") }) {
-		t.Errorf("Notes: %q; want one about the missing quota", info.Notes)
+	if !slices.ContainsFunc(info.Notes, func(note string) bool { return strings.Contains(note, "not by quotas") }) {
+		t.Errorf("Notes: %q; want one about the missing quotas", info.Notes)
 	}
 }

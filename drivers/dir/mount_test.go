@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -41,26 +42,39 @@ func withMounts(t *testing.T, body func(t *testing.T), wrapper ...string) {
 	t.Logf("in a mount namespace of its own:\n%s", out)
 }
 
-// mountLoop makes a file system on a loop device, as mkfs says, and mounts it with the given options until the test ends. If
-// this machine cannot do that the test is skipped.
-func mountLoop(t *testing.T, options string, mkfs ...string) string {
+// loopDisk is a file that has a file system in it, and where to mount it.
+type loopDisk struct{ image, dir string }
+
+// newLoopDisk makes the file system with the given command, in a file below base.
+func newLoopDisk(t *testing.T, base string, mkfs ...string) loopDisk {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "mnt")
-	image := filepath.Join(t.TempDir(), "image")
-	for _, err := range []error{os.Mkdir(dir, 0o755), os.WriteFile(image, nil, 0o600), os.Truncate(image, gib)} {
-		must(t, err)
+	parent, err := os.MkdirTemp(base, "cairn-loop-")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(parent)) })
+	d := loopDisk{image: filepath.Join(parent, "image"), dir: filepath.Join(parent, "mnt")}
+	must(t, os.Mkdir(d.dir, 0o755))
+	must(t, os.WriteFile(d.image, nil, 0o600))
+	must(t, os.Truncate(d.image, gib))
+	if err := execute(append(mkfs, d.image)...); err != nil {
+		t.Skipf("cannot make such a file system: %v", err)
 	}
-	for _, command := range [][]string{append(mkfs, image), {"mount", "-o", "loop" + options, image, dir}} {
-		if err := execute(command...); err != nil {
-			t.Skipf("cannot mount such a file system: %v", err)
-		}
+	return d
+}
+
+// mount mounts it on a loop device until unmount is called or the test ends. If this machine cannot do that the test is
+// skipped.
+func (d loopDisk) mount(t *testing.T, options string) (unmount func()) {
+	t.Helper()
+	if err := execute("mount", "-o", "loop,"+options, d.image, d.dir); err != nil {
+		t.Skipf("cannot mount such a file system: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
+	unmount = sync.OnceFunc(func() {
+		if err := syscall.Unmount(d.dir, 0); err != nil {
 			t.Errorf("unmount: %v", err)
 		}
 	})
-	return dir
+	t.Cleanup(unmount)
+	return unmount
 }
 
 func execute(command ...string) error {

@@ -21,9 +21,10 @@ func TestReflink(t *testing.T) {
 	for name, mkfs := range map[string][]string{"xfs": {"mkfs.xfs", "-q"}, "btrfs": {"mkfs.btrfs", "-q"}} {
 		t.Run(name, func(t *testing.T) {
 			withMounts(t, func(t *testing.T) {
-				mnt := mountLoop(t, "", mkfs...)
-				t.Run("conformance", func(t *testing.T) { drivertest.Conformance(t, harness(mnt)) })
-				t.Run("blocks are shared", func(t *testing.T) { testBlocksAreShared(t, mnt) })
+				disk := newLoopDisk(t, t.TempDir(), mkfs...)
+				disk.mount(t, "rw")
+				t.Run("conformance", func(t *testing.T) { drivertest.Conformance(t, harness(disk.dir)) })
+				t.Run("blocks are shared", func(t *testing.T) { testBlocksAreShared(t, disk.dir) })
 			})
 		})
 	}

@@ -248,15 +248,15 @@ func (o *op) candidates() ([]cairn.ReplicaID, error) {
 func (p *Pool) Create(ctx context.Context, spec drivers.CreateSpec) (drivers.Object, error) {
 	return call(ctx, p, spec.ID, "create", func(o *op) (drivers.Object, error) {
 		want := mark{ID: spec.ID, Epoch: spec.Epoch, Size: spec.Size, State: stateReady}
-		return o.make(spec, want, func(data string) error {
-			return o.do("make data", func() error { return os.Mkdir(data, 0o755) })
+		return o.make(spec, &want, func(data string) error {
+			return o.do("make data", func() error { return makeDir(data, 0o755, want.Project) })
 		})
 	})
 }
 
 // make finds the replica that want describes, or builds it in the work directory and places it with one rename. fill makes
-// its data.
-func (o *op) make(spec drivers.CreateSpec, want mark, fill func(data string) error) (drivers.Object, error) {
+// its data. want gets the project that the replica has.
+func (o *op) make(spec drivers.CreateSpec, want *mark, fill func(data string) error) (drivers.Object, error) {
 	if err := checkSpec(spec); err != nil {
 		return drivers.Object{}, err
 	}
@@ -270,16 +270,23 @@ func (o *op) make(spec drivers.CreateSpec, want mark, fill func(data string) err
 			return drivers.Object{}, err
 		}
 		if f.ready() || f.damaged() {
-			return o.same(f, want)
+			return o.same(f, *want)
 		}
 		if err := o.unplace(f); err != nil {
 			return drivers.Object{}, err
 		}
+		if err := o.letGo(f.mark); err != nil {
+			return drivers.Object{}, err
+		}
 	}
-	if err := o.build(want, fill); err != nil {
+	want.Project = f.Project
+	if err := o.assign(want); err != nil {
+		return drivers.Object{}, err
+	}
+	if err := o.build(*want, fill); err != nil {
 		return drivers.Object{}, o.undo(err, o.discard)
 	}
-	return o.object(found{mark: want, placed: true, data: want.State == stateReady})
+	return o.object(found{mark: *want, placed: true, data: want.State == stateReady})
 }
 
 // same reports the replica that is there if it is the one that is wanted.
@@ -308,13 +315,21 @@ func (o *op) build(want mark, fill func(data string) error) error {
 	if err := o.clear(work); err != nil {
 		return err
 	}
-	for _, sub := range []string{"staging", "snapshots", "work"} {
+	if err := o.do("make staging", func() error { return makeDir(filepath.Join(work, "staging"), 0o700, want.Project) }); err != nil {
+		return err
+	}
+	for _, sub := range []string{"snapshots", "work"} {
 		if err := o.mkdir("make "+sub, filepath.Join(work, sub)); err != nil {
 			return err
 		}
 	}
 	if err := fill(filepath.Join(work, "data")); err != nil {
 		return err
+	}
+	if want.State == stateReady {
+		if err := o.limit(want.Project, want.Size); err != nil {
+			return err
+		}
 	}
 	if err := o.do("sync replica", func() error { return syncDirs(work) }); err != nil {
 		return err
@@ -367,13 +382,27 @@ func (o *op) discard() error {
 	if _, err := os.Lstat(work); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	m, err := readMark(work)
+	if err != nil && !errors.Is(err, errNoMark) {
+		return err
+	}
+	if err := o.letGo(m); err != nil {
+		return err
+	}
 	if err := o.clear(work); err != nil {
+		return err
+	}
+	if err := o.limit(m.Project, unlimited); err != nil {
 		return err
 	}
 	if err := o.removeTree(work); err != nil {
 		return err
 	}
-	return o.do("sync removal", func() error { return syncDirs(o.workRoot()) })
+	if err := o.do("sync removal", func() error { return syncDirs(o.workRoot()) }); err != nil {
+		return err
+	}
+	o.quota.release(m.Project)
+	return nil
 }
 
 // clear removes everything in a half-made replica but its mark.
@@ -389,53 +418,6 @@ func (o *op) clear(work string) error {
 		if err := o.removeTree(filepath.Join(work, entry.Name())); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// Resize changes the size in the mark; there is nothing else to change. Shrinking walks the data.
-func (p *Pool) Resize(ctx context.Context, id cairn.ReplicaID, epoch uint64, size int64) error {
-	return change(ctx, p, id, "resize", func(o *op) error {
-		if err := cairn.CheckSize(size); err != nil {
-			return err
-		}
-		f, err := o.lookReady(epoch)
-		if err != nil || f.Size == size {
-			return err
-		}
-		if size < f.Size {
-			if err := o.checkFits(filepath.Join(o.home(id), "data"), size); err != nil {
-				return err
-			}
-		}
-		f.Size = size
-		return o.writeMark(o.home(id), f.mark)
-	})
-}
-
-// Usage walks the data. It counts the bytes that files appear to have, each hard-linked file once, because that is what
-// the exporter counts when it enforces the size.
-func (p *Pool) Usage(ctx context.Context, id cairn.ReplicaID) (int64, error) {
-	return call(ctx, p, id, "usage", func(o *op) (int64, error) {
-		f, err := o.look()
-		if err != nil {
-			return 0, err
-		}
-		if err := f.checkReady(o.home(id)); err != nil {
-			return 0, err
-		}
-		return o.usage(filepath.Join(o.home(id), "data"))
-	})
-}
-
-// checkFits is cairn.ErrDataLoss if a directory holds more than size.
-func (o *op) checkFits(dir string, size int64) error {
-	used, err := o.usage(dir)
-	if err != nil {
-		return err
-	}
-	if used > size {
-		return fmt.Errorf("%s (%d bytes) are used, more than %s: %w", cairn.FormatSize(used), used, cairn.FormatSize(size), cairn.ErrDataLoss)
 	}
 	return nil
 }

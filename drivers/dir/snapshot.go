@@ -56,18 +56,18 @@ func (p *Pool) CreateSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uin
 
 func (o *op) cut(snap cairn.SnapshotID) error {
 	work := o.snapshotWork(o.id, snap)
-	if err := o.copyAside(filepath.Join(o.home(o.id), "data"), work); err != nil {
+	if err := o.copyAside(filepath.Join(o.home(o.id), "data"), work, 0); err != nil {
 		return err
 	}
 	return o.rename("COMMIT place snapshot", work, o.snapshot(o.id, snap))
 }
 
-// copyAside makes a durable copy in a place that holds nothing but remains.
-func (o *op) copyAside(src, dst string) error {
+// copyAside makes a durable copy of a project in a place that holds nothing but remains.
+func (o *op) copyAside(src, dst string, p project) error {
 	if err := o.removeTree(dst); err != nil {
 		return err
 	}
-	if err := o.copyTree(src, dst); err != nil {
+	if err := o.copyTree(src, dst, p); err != nil {
 		return err
 	}
 	return o.syncAll()
@@ -135,16 +135,21 @@ func (p *Pool) Revert(ctx context.Context, id cairn.ReplicaID, epoch uint64, sna
 			return err
 		}
 		aside := filepath.Join(o.home(id), "revert")
-		if err := o.revert(&f, snap, aside); err != nil {
-			return o.undo(err, func() error { return o.removeTree(aside) })
+		// Both sides belong to the project until the old data is removed.
+		err = o.limit(f.Project, unlimited)
+		if err == nil {
+			err = o.revert(&f, snap, aside)
 		}
-		return nil
+		if err != nil {
+			return o.undo(err, func() error { return errors.Join(o.removeTree(aside), o.limit(f.Project, f.Size)) })
+		}
+		return o.limit(f.Project, f.Size)
 	})
 }
 
 func (o *op) revert(f *found, snap cairn.SnapshotID, aside string) error {
 	home := o.home(o.id)
-	if err := o.copyAside(o.snapshot(o.id, snap), aside); err != nil {
+	if err := o.copyAside(o.snapshot(o.id, snap), aside, f.Project); err != nil {
 		return err
 	}
 	err := o.do("COMMIT exchange data", func() error {
@@ -171,7 +176,7 @@ func (o *op) revert(f *found, snap cairn.SnapshotID, aside string) error {
 func (p *Pool) Clone(ctx context.Context, spec drivers.CreateSpec, source cairn.ReplicaID, snap cairn.SnapshotID) (drivers.Object, error) {
 	return call(ctx, p, spec.ID, "clone", func(o *op) (drivers.Object, error) {
 		want := mark{ID: spec.ID, Epoch: spec.Epoch, Size: spec.Size, State: stateReady, Source: snap}
-		return o.make(spec, want, func(data string) error {
+		return o.make(spec, &want, func(data string) error {
 			release, err := o.claims.take(snap, false)
 			if err != nil {
 				return err
@@ -181,7 +186,7 @@ func (p *Pool) Clone(ctx context.Context, spec drivers.CreateSpec, source cairn.
 			if err := origin.checkSource(snap, spec.Size); err != nil {
 				return err
 			}
-			return o.copyAside(p.snapshot(source, snap), data)
+			return o.copyAside(p.snapshot(source, snap), data, want.Project)
 		})
 	})
 }

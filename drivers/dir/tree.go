@@ -30,16 +30,18 @@ type entry struct {
 // copier copies one tree.
 type copier struct {
 	*op
-	files  chan entry
-	dirs   []entry          // parents before children
-	links  []entry          // further names: from is the copy that has the first one
-	inodes map[inode]string // the copy of a file that has several names
+	project project // of the copy
+	files   chan entry
+	dirs    []entry          // parents before children
+	links   []entry          // further names: from is the copy that has the first one
+	inodes  map[inode]string // the copy of a file that has several names
 }
 
 // copyTree copies the directory src to dst, which does not exist: contents, modes, owners (if privileged), times, symbolic
-// links, hard links within the tree, user.* attributes and holes. Nothing in it is durable before the next syncAll.
-func (o *op) copyTree(src, dst string) error {
-	c := &copier{op: o, files: make(chan entry, 4*copyWorkers), inodes: make(map[inode]string)}
+// links, hard links within the tree, user.* attributes and holes. All of it belongs to project p. Nothing in it is durable
+// before the next syncAll.
+func (o *op) copyTree(src, dst string, p project) error {
+	c := &copier{op: o, project: p, files: make(chan entry, 4*copyWorkers), inodes: make(map[inode]string)}
 	group, ctx := errgroup.WithContext(o.ctx)
 	workers := &op{Pool: o.Pool, ctx: ctx, id: o.id}
 	for range copyWorkers {
@@ -79,7 +81,7 @@ func (c *copier) visit(o *op, from, to string) error {
 			return err
 		}
 		c.dirs = append(c.dirs, e)
-		return o.do("copy directory", func() error { return os.Mkdir(to, 0o700) })
+		return o.do("copy directory", func() error { return makeDir(to, 0o700, c.project) })
 	}
 	if e.stat.Nlink > 1 {
 		key := inode{e.stat.Dev, e.stat.Ino}
