@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test race lint sweep system bench fuzz generate clean
+.PHONY: all build demo test race lint sweep system lab lab-test lab-shell record bench fuzz generate clean
 
 all: build
 
@@ -24,8 +24,8 @@ race: ## the same under the race detector
 
 lint: ## formatting, vet, staticcheck and the API's style
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt: the files above are not formatted"; exit 1; }
-	$(GO) vet ./...
-	$(TOOL) staticcheck ./...
+	$(GO) vet -tags lab ./...
+	$(TOOL) staticcheck -tags lab ./...
 	$(TOOL) buf lint
 
 sweep: ## every crash point of every driver and of the actors, and real kills
@@ -33,6 +33,18 @@ sweep: ## every crash point of every driver and of the actors, and real kills
 
 system: build ## clusters of real server processes
 	$(GOTEST) -count=1 ./systemtest/...
+
+lab: ## the image of a virtual machine with a real storage kernel, built once (deploy/lab)
+	deploy/lab/lab build
+
+lab-test: ## the tests that need that kernel, in it; PKG and RUN choose
+	deploy/lab/lab test $(PKG)
+
+lab-shell: ## a prompt in it
+	deploy/lab/lab shell
+
+record: ## the transcripts in testdata, anew, from the real tools
+	deploy/lab/lab record $(PKG)
 
 bench: ## ratios to limits probed in the same run
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./bench/...

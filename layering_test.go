@@ -36,6 +36,7 @@ var layers = map[string][]string{
 	"rpc/errs":                {""},
 	"rpc/client":              {"", "rpc"},
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
+	"deploy/lab/netlab":       {"", "drivers/tool"},
 	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "rpc", "cmd"},
 	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "rpc", "cmd"},
 	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "rpc", "cmd"},
