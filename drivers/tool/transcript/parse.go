@@ -193,7 +193,7 @@ func cutWord(s string) (word, rest string, err error) {
 			word, s = word+body, after
 		case s[0] == '\\' && len(s) > 1:
 			word, s = word+s[1:2], s[2:]
-		case strings.ContainsRune("\"\\|&;<>()$`*?#~", rune(s[0])):
+		case strings.ContainsRune("\"\\|&;<>()$`*?", rune(s[0])), word == "" && (s[0] == '#' || s[0] == '~'):
 			return "", "", fmt.Errorf("%q is not quoted", s[0])
 		default:
 			word, s = word+s[:1], s[1:]

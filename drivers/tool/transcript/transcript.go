@@ -128,7 +128,7 @@ func join(argv []string) string {
 		switch {
 		case !isText(word) || strings.ContainsAny(word, "\n\t"):
 			words[i] = "$" + escape(word)
-		case word == "" || strings.ContainsAny(word, " '\"\\|&;<>()$`*?[#~{!"):
+		case word == "" || strings.ContainsAny(word, " '\"\\|&;<>()$`*?[{!") || word[0] == '#' || word[0] == '~':
 			words[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 		default:
 			words[i] = word
