@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,7 +28,7 @@ type exporterCase struct {
 }
 
 func newExporterCase(t *testing.T, h ExporterHarness) *exporterCase {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(h.Patience, patience))
 	t.Cleanup(cancel)
 	c := &exporterCase{T: t, h: h, guard: &switchGuard{}, ctx: ctx, inside: h.Inside, outside: h.Outside}
 	if !c.inside.IsValid() { // Linux answers on all of 127.0.0.0/8

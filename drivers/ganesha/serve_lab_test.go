@@ -84,7 +84,7 @@ func TestLabExporterConformance(t *testing.T) {
 			return clients[as.From]
 		},
 		Inside: net.Nodes[0].IPv4, Outside: net.Nodes[1].IPv4,
-		GuardOnExport: true, RefusesSize: true,
+		GuardOnExport: true, RefusesSize: true, Patience: 5 * time.Minute,
 	})
 }
 

@@ -5,6 +5,7 @@ package nfs_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/cairn-storage/cairn/deploy/lab/netlab"
 	"github.com/cairn-storage/cairn/drivers"
@@ -39,7 +40,7 @@ func conform(t *testing.T, l *lab, version string) {
 			return root, t.TempDir()
 		},
 		Inside: l.net.Nodes[0].IPv4, Outside: l.net.Nodes[1].IPv4,
-		GuardOnExport: true, RefusesSize: true,
+		GuardOnExport: true, RefusesSize: true, Patience: 5 * time.Minute,
 	})
 }
 
