@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
@@ -16,10 +17,17 @@ type Action struct {
 	Name string
 	// Needs is the capability without which the action makes no sense; "" for none.
 	Needs cairn.Capability
-	Do    func(ctx context.Context, p drivers.Pool, s Storage, d Data) error
+	// Offered says whether the pool has what no Capability names; nil if it needs no more than Needs.
+	Offered func(drivers.Pool) bool
+	Do      func(ctx context.Context, p drivers.Pool, s Storage, d Data) error
 }
 
 const gib = 1 << 30
+
+// possible reports whether a pool can do the action.
+func (a Action) possible(p drivers.Pool) bool {
+	return (a.Needs == "" || slices.Contains(drivers.CapabilitiesOf(p), a.Needs)) && (a.Offered == nil || a.Offered(p))
+}
 
 // stat says what is there; not ready is as good as absent to most wishes.
 func stat(ctx context.Context, p drivers.Pool, id cairn.ReplicaID) (drivers.Object, bool, error) {

@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -26,7 +27,7 @@ func smallHarness(d defect) Harness {
 func (s *small) newDisk(*testing.T) (Storage, func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := &disk{name: fmt.Sprintf("disk%d:", len(s.disks)), files: make(map[string]string), defect: s.defect}
+	d := &disk{name: fmt.Sprintf("disk%d:", len(s.disks)), files: make(map[string]string), born: make(map[string]uint64), defect: s.defect}
 	s.disks[d.name] = d
 	return d, func() {}
 }
@@ -41,7 +42,15 @@ func (s *small) find(root string) (*disk, string) {
 // Fill implements Data.
 func (s *small) Fill(root, seed string) error {
 	d, path := s.find(root)
-	return d.change(func(files map[string]string) { files[path] = strings.Repeat(seed, 10) })
+	mark, _, err := d.read(strings.TrimSuffix(path, "/data") + "/mark")
+	if err == nil && strings.Contains(mark, `"Sealed":true`) {
+		err = errors.New("sealed")
+	}
+	return errors.Join(err, d.change(func(files map[string]string) {
+		if err == nil {
+			files[path] = strings.Repeat(seed, 100)
+		}
+	}))
 }
 
 // Fingerprint implements Data.
@@ -85,6 +94,20 @@ func TestConformanceFindsDefects(t *testing.T) {
 		{resizesOverData, "resize:_sets_the_size_and_refuses_to_lose_data"},
 		{liveSnapshot, "snapshot:_is_a_point_in_time"},
 		{recreatesOnCrash, "snapshot:_create_and_delete_are_idempotent"},
+		{cutsSome, "group_snapshot:_all_or_none"},
+		{sealsNothing, "seal:_holds_until_it_is_broken"},
+		{staysSealed, "seal:_holds_until_it_is_broken"},
+		{sendsLive, "send:_what_is_sent_is_what_is_received"},
+		{receivesUnsealed, "send:_what_is_sent_is_what_is_received"},
+		{ignoresBase, "send:_a_base_that_is_gone_is_said_before_the_first_byte"},
+		{deletesSent, "send:_the_snapshot_stays_while_it_is_sent"},
+		{neverChanged, "send:_changed_is_0_only_if_nothing_has_changed"},
+		{receivesTwice, "receive:_what_is_there_is_not_read_again"},
+		{receivesAnything, "receive:_another_base,_or_none,_is_refused"},
+		{rollsBack, "receive:_what_has_diverged_is_not_rolled_back"},
+		{showsHalf, "receive:_goes_on_where_it_broke_off"},
+		{restartsStream, "receive:_goes_on_where_it_broke_off"},
+		{forgetsToAbandon, "receive:_what_broke_off_can_be_abandoned"},
 	}
 	outputs := make(map[defect]string)
 	for _, tt := range tests {

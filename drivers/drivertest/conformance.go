@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,34 +20,47 @@ type clause struct {
 	name  string
 	needs cairn.Capability // skipped where the pool has not got it; "" for none
 	run   func(*poolCase)
+	// offered is as in Action.
+	offered func(drivers.Pool) bool
 }
 
 var poolClauses = []clause{
-	{"1 identity: the object carries its ID and epoch", "", (*poolCase).carriesIdentity},
-	{"1 identity: what has no mark is foreign and never touched", "", (*poolCase).foreignIsNeverTouched},
-	{"2 create: the same specification adopts", "", (*poolCase).createAdopts},
-	{"2 create: another specification is ErrExists", "", (*poolCase).createRefusesAnother},
-	{"3 delete: of what is absent succeeds", "", (*poolCase).deleteOfAbsent},
-	{"3 delete: of what is in use is ErrInUse", cairn.CapSnapshot, (*poolCase).deleteOfUsed},
-	{"4 absence is a diagnosis", "", (*poolCase).absenceIsDiagnosed},
-	{"5 the commit point comes last", "", (*poolCase).commitComesLast},
-	{"6 no hidden state", "", (*poolCase).noHiddenState},
-	{"7 cancellation: an ended context changes nothing", "", (*poolCase).endedContextChangesNothing},
-	{"7 cancellation: a call that hangs returns", "", (*poolCase).hangingCallReturns},
-	{"8 epochs: a lower one is ErrStale, also after a restart", "", (*poolCase).lowerEpochIsStale},
-	{"8 epochs: every call raises the epoch", "", (*poolCase).everyCallRaises},
-	{"calls on different IDs run at the same time", "", (*poolCase).concurrentCalls},
-	{"bad input is ErrInvalid", "", (*poolCase).badInput},
-	{"info is plausible", "", (*poolCase).infoIsPlausible},
-	{"resize: sets the size and refuses to lose data", cairn.CapResize, (*poolCase).resizes},
-	{"snapshot: is a point in time", cairn.CapSnapshot, (*poolCase).snapshotIsPointInTime},
-	{"snapshot: create and delete are idempotent", cairn.CapSnapshot, (*poolCase).snapshotIsIdempotent},
-	{"revert: takes the data back, every time", cairn.CapRevert, (*poolCase).reverts},
-	{"clone: is a replica of its own", cairn.CapClone, (*poolCase).clones},
-	{"adopt: keeps the data", cairn.CapAdopt, (*poolCase).adopts},
-	{"adopt: refuses what it may not take", cairn.CapAdopt, (*poolCase).adoptRefuses},
-	{"release: leaves the data", cairn.CapAdopt, (*poolCase).releases},
-	{"usage: counts the data without snapshots", cairn.CapUsage, (*poolCase).usageCounts},
+	{name: "1 identity: the object carries its ID and epoch", run: (*poolCase).carriesIdentity},
+	{name: "1 identity: what has no mark is foreign and never touched", run: (*poolCase).foreignIsNeverTouched},
+	{name: "2 create: the same specification adopts", run: (*poolCase).createAdopts},
+	{name: "2 create: another specification is ErrExists", run: (*poolCase).createRefusesAnother},
+	{name: "3 delete: of what is absent succeeds", run: (*poolCase).deleteOfAbsent},
+	{name: "3 delete: of what is in use is ErrInUse", needs: cairn.CapSnapshot, run: (*poolCase).deleteOfUsed},
+	{name: "4 absence is a diagnosis", run: (*poolCase).absenceIsDiagnosed},
+	{name: "5 the commit point comes last", run: (*poolCase).commitComesLast},
+	{name: "6 no hidden state", run: (*poolCase).noHiddenState},
+	{name: "7 cancellation: an ended context changes nothing", run: (*poolCase).endedContextChangesNothing},
+	{name: "7 cancellation: a call that hangs returns", run: (*poolCase).hangingCallReturns},
+	{name: "8 epochs: a lower one is ErrStale, also after a restart", run: (*poolCase).lowerEpochIsStale},
+	{name: "8 epochs: every call raises the epoch", run: (*poolCase).everyCallRaises},
+	{name: "calls on different IDs run at the same time", run: (*poolCase).concurrentCalls},
+	{name: "bad input is ErrInvalid", run: (*poolCase).badInput},
+	{name: "info is plausible", run: (*poolCase).infoIsPlausible},
+	{name: "resize: sets the size and refuses to lose data", needs: cairn.CapResize, run: (*poolCase).resizes},
+	{name: "snapshot: is a point in time", needs: cairn.CapSnapshot, run: (*poolCase).snapshotIsPointInTime},
+	{name: "snapshot: create and delete are idempotent", needs: cairn.CapSnapshot, run: (*poolCase).snapshotIsIdempotent},
+	{name: "revert: takes the data back, every time", needs: cairn.CapRevert, run: (*poolCase).reverts},
+	{name: "clone: is a replica of its own", needs: cairn.CapClone, run: (*poolCase).clones},
+	{name: "adopt: keeps the data", needs: cairn.CapAdopt, run: (*poolCase).adopts},
+	{name: "adopt: refuses what it may not take", needs: cairn.CapAdopt, run: (*poolCase).adoptRefuses},
+	{name: "release: leaves the data", needs: cairn.CapAdopt, run: (*poolCase).releases},
+	{name: "usage: counts the data without snapshots", needs: cairn.CapUsage, run: (*poolCase).usageCounts},
+	{name: "group snapshot: all or none", offered: grouper, run: (*poolCase).groupSnapshots},
+	{name: "seal: holds until it is broken", offered: sealer, run: (*poolCase).seals},
+	{name: "send: what is sent is what is received", offered: sender, run: (*poolCase).sends},
+	{name: "send: a base that is gone is said before the first byte", offered: sender, run: (*poolCase).sendsFromBase},
+	{name: "send: the snapshot stays while it is sent", offered: sender, run: (*poolCase).sendHolds},
+	{name: "send: changed is 0 only if nothing has changed", offered: sender, run: (*poolCase).changed},
+	{name: "receive: what is there is not read again", offered: receiver, run: (*poolCase).receivesOnce},
+	{name: "receive: another base, or none, is refused", offered: receiver, run: (*poolCase).receiveRefuses},
+	{name: "receive: what has diverged is not rolled back", offered: receiver, run: (*poolCase).receiveKeepsDiverged},
+	{name: "receive: goes on where it broke off", offered: receiver, run: (*poolCase).receiveResumes},
+	{name: "receive: what broke off can be abandoned", offered: receiver, run: (*poolCase).receiveAbandons},
 }
 
 // Conformance runs every clause of the contract, each over storage of its own. A clause about a capability that the pool
@@ -56,9 +70,9 @@ func Conformance(t *testing.T, h Harness) {
 	for _, cl := range poolClauses {
 		t.Run(cl.name, func(t *testing.T) {
 			c := newPoolCase(t, h)
-			if cl.needs != "" && !slices.Contains(drivers.CapabilitiesOf(c.p), cl.needs) {
+			if !(Action{Needs: cl.needs, Offered: cl.offered}).possible(c.p) {
 				skipped = append(skipped, cl.name)
-				t.Skipf("skipped clause: the pool cannot %s", cl.needs)
+				t.Skipf("skipped clause: the pool cannot %s", cmp.Or(string(cl.needs), "do that"))
 			}
 			cl.run(c)
 		})
@@ -79,7 +93,7 @@ type poolCase struct {
 }
 
 func newPoolCase(t *testing.T, h Harness) *poolCase {
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), cmp.Or(h.Patience, patience))
 	t.Cleanup(cancel)
 	c := &poolCase{T: t, h: h, ctx: ctx}
 	var remove func()
@@ -240,7 +254,7 @@ func (c *poolCase) noHiddenState() {
 	c.create("r1", 3, gib)
 	c.act(fill("r1", "one"))
 	for _, action := range []Action{snapshot("r1", 4, "s1"), revert("r1", 5, "s1"), clone("r2", 2, "r1", "s1"), resize("r1", 6, 2*gib)} {
-		if action.Needs == "" || slices.Contains(drivers.CapabilitiesOf(c.p), action.Needs) {
+		if action.possible(c.p) {
 			c.act(action)
 		}
 	}
@@ -342,30 +356,40 @@ func (c *poolCase) everyCallRaises() {
 // Unlike an actor they do not look first.
 func (c *poolCase) calls(id cairn.ReplicaID, epoch uint64) []Action {
 	all := []Action{
-		{"Create", "", func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+		{Name: "Create", Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 			_, err := p.Create(ctx, spec(id, epoch, gib))
 			return err
 		}},
-		{"Resize", cairn.CapResize, func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+		{Name: "Resize", Needs: cairn.CapResize, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 			return p.(drivers.Resizer).Resize(ctx, id, epoch, gib)
 		}},
-		{"CreateSnapshot", cairn.CapSnapshot, func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+		{Name: "Seal", Offered: sealer, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+			return p.(drivers.Sealer).Seal(ctx, id, epoch)
+		}},
+		{Name: "Unseal", Offered: sealer, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+			return p.(drivers.Sealer).Unseal(ctx, id, epoch)
+		}},
+		{Name: "CreateSnapshot", Needs: cairn.CapSnapshot, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 			_, err := p.(drivers.Snapshotter).CreateSnapshot(ctx, id, epoch, "s1")
 			return err
 		}},
-		{"Revert", cairn.CapRevert, func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+		{Name: "CreateGroupSnapshot", Offered: grouper, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+			return p.(drivers.GroupSnapshotter).CreateGroupSnapshot(ctx, []drivers.Cut{{Replica: id, Epoch: epoch, Snapshot: "s1"}})
+		}},
+		{Name: "Abandon", Offered: receiver, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+			return p.(drivers.Receiver).Abandon(ctx, id, epoch)
+		}},
+		{Name: "Revert", Needs: cairn.CapRevert, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 			return p.(drivers.Reverter).Revert(ctx, id, epoch, "s1")
 		}},
-		{"DeleteSnapshot", cairn.CapSnapshot, func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+		{Name: "DeleteSnapshot", Needs: cairn.CapSnapshot, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 			return p.(drivers.Snapshotter).DeleteSnapshot(ctx, id, epoch, "s1")
 		}},
-		{"Delete", "", func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+		{Name: "Delete", Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 			return p.Delete(ctx, id, epoch)
 		}},
 	}
-	return slices.DeleteFunc(all, func(a Action) bool {
-		return a.Needs != "" && !slices.Contains(drivers.CapabilitiesOf(c.p), a.Needs)
-	})
+	return slices.DeleteFunc(all, func(a Action) bool { return !a.possible(c.p) })
 }
 
 func (c *poolCase) concurrentCalls() {
@@ -378,7 +402,7 @@ func (c *poolCase) concurrentCalls() {
 		}
 		lives.Go(func() {
 			for _, action := range actions {
-				if action.Needs != "" && !slices.Contains(drivers.CapabilitiesOf(c.p), action.Needs) {
+				if !action.possible(c.p) {
 					continue
 				}
 				if err := action.Do(c.ctx, c.p, c.s, c.h.Data); err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
@@ -20,6 +21,10 @@ type Harness struct {
 	New func(t *testing.T) (s Storage, remove func())
 	// Data fills roots and tells contents apart. Tree is that of directories.
 	Data Data
+	// Pretends: nothing on this storage really refuses a write, as on a simulator. Then whether a seal holds is not tried.
+	Pretends bool
+	// Patience bounds each clause and each crash point; 0 is a time that a machine of its own never takes.
+	Patience time.Duration
 }
 
 // Storage is what a pool keeps its replicas on. It outlives the pool, as a disk outlives a process.
@@ -94,7 +99,7 @@ func Observe(ctx context.Context, p drivers.Pool, s Storage, d Data) (Observatio
 func (o Observation) String() string {
 	var b strings.Builder
 	for _, object := range o.Objects {
-		fmt.Fprintf(&b, "%s epoch=%d size=%d ready=%t source=%q reverted=%q", object.ID, object.Epoch, object.Size, object.Ready, object.Source, object.Reverted)
+		fmt.Fprintf(&b, "%s epoch=%d size=%d ready=%t sealed=%t source=%q reverted=%q", object.ID, object.Epoch, object.Size, object.Ready, object.Sealed, object.Source, object.Reverted)
 		for _, snap := range object.Snapshots {
 			fmt.Fprintf(&b, " snapshot=%s,%t", snap.ID, snap.Ready)
 		}

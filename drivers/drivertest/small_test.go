@@ -43,6 +43,7 @@ type disk struct {
 	name   string
 	mu     sync.Mutex
 	files  map[string]string
+	born   map[string]uint64 // the order of snapshots by path
 	broken bool
 	defect defect
 }
@@ -71,6 +72,12 @@ func (d *disk) under(prefix string) []string {
 	return slices.Sorted(slices.Values(paths))
 }
 
+func (d *disk) order(path string) uint64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.born[path]
+}
+
 func (d *disk) change(f func(map[string]string)) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -78,12 +85,17 @@ func (d *disk) change(f func(map[string]string)) error {
 		return errDisk
 	}
 	f(d.files)
+	for path := range d.files {
+		if strings.Contains(path, "/snapshots/") && d.born[path] == 0 {
+			d.born[path] = uint64(len(d.born) + 1)
+		}
+	}
 	return nil
 }
 
 // Open implements Storage.
 func (d *disk) Open(_ context.Context, step Step) (drivers.Pool, error) {
-	return &smallPool{disk: d, step: step, memory: make(map[cairn.ReplicaID]int64), epochs: make(map[cairn.ReplicaID]uint64)}, nil
+	return &smallPool{disk: d, step: step, memory: make(map[cairn.ReplicaID]int64), epochs: make(map[cairn.ReplicaID]uint64), sending: make(map[string]int)}, nil
 }
 
 // Close implements Storage.
@@ -111,6 +123,9 @@ func (d *disk) Survey(objects []drivers.Object) (map[string]string, []string, er
 	for _, object := range objects {
 		id := string(object.ID)
 		known[id+"/mark"], known[id+"/data"] = true, true
+		for _, path := range d.under(id + "/incoming/") {
+			known[path] = true
+		}
 		for _, snap := range object.Snapshots {
 			known[id+"/snapshots/"+string(snap.ID)], known[id+"/half/"+string(snap.ID)] = true, true
 		}
@@ -136,12 +151,16 @@ type smallPool struct {
 	mu     sync.Mutex
 	memory map[cairn.ReplicaID]int64
 	epochs map[cairn.ReplicaID]uint64
+	// sending counts the streams of "replica/snapshot".
+	sending map[string]int
 }
 
 type smallMark struct {
-	Epoch uint64
-	Size  int64
-	Ready bool
+	Epoch    uint64
+	Size     int64
+	Ready    bool
+	Sealed   bool
+	Reverted cairn.SnapshotID
 }
 
 // do performs a step, off the caller's goroutine, so that the caller gets away from one that hangs.
@@ -219,7 +238,7 @@ func (p *smallPool) Stat(_ context.Context, id cairn.ReplicaID) (drivers.Object,
 	if err != nil {
 		return drivers.Object{}, err
 	}
-	object := drivers.Object{ID: id, Epoch: m.Epoch, Size: m.Size, Ready: m.Ready}
+	object := drivers.Object{ID: id, Epoch: m.Epoch, Size: m.Size, Ready: m.Ready, Sealed: m.Sealed, Reverted: m.Reverted}
 	p.mu.Lock()
 	if size, ok := p.memory[id]; ok {
 		object.Size = size
@@ -232,7 +251,7 @@ func (p *smallPool) Stat(_ context.Context, id cairn.ReplicaID) (drivers.Object,
 		for _, path := range p.under(string(id) + sub) {
 			snap := drivers.SnapshotObject{ID: cairn.SnapshotID(path[strings.LastIndex(path, "/")+1:])}
 			if sub == "/snapshots/" {
-				snap.Ready, snap.Root = true, p.name+path
+				snap.Ready, snap.Root, snap.Order = true, p.name+path, p.order(path)
 				if p.defect == liveSnapshot {
 					snap.Root = object.Root
 				}
@@ -430,6 +449,12 @@ func (p *smallPool) DeleteSnapshot(ctx context.Context, id cairn.ReplicaID, epoc
 	}
 	if err := p.admit(ctx, id, &m, epoch); err != nil {
 		return err
+	}
+	p.mu.Lock()
+	sending := p.sending[string(id)+"/"+string(snap)] > 0
+	p.mu.Unlock()
+	if sending && p.defect != deletesSent {
+		return fmt.Errorf("is being sent: %w", cairn.ErrInUse)
 	}
 	for _, sub := range []string{"/snapshots/", "/half/"} {
 		path := string(id) + sub + string(snap)

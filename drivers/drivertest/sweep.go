@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,10 +46,27 @@ var scenarios = []scenario{
 	{"clone", withSnapshot, clone("r2", actionEpoch, "r1", "s1"), "r2"},
 	{"adopt", []Action{plant("theirs", "one")}, adopt("r1", actionEpoch, "theirs"), "r1"},
 	{"release", []Action{create("r1", 1, gib), fill("r1", "one")}, release("r1", actionEpoch, "theirs"), ""},
+	{"seal", []Action{create("r1", 1, gib), fill("r1", "one")}, seal("r1", actionEpoch), "r1"},
+	{"unseal", []Action{create("r1", 1, gib), seal("r1", 1)}, unseal("r1", actionEpoch), "r1"},
+	{
+		"group snapshot",
+		[]Action{create("r1", 1, gib), fill("r1", "one"), create("r2", 1, gib), fill("r2", "two")},
+		groupSnapshot(drivers.Cut{Replica: "r1", Epoch: actionEpoch, Snapshot: "s1"}, drivers.Cut{Replica: "r2", Epoch: actionEpoch, Snapshot: "s2"}),
+		"r1",
+	},
+	{"receive", withSnapshot, transfer("r1", "r2", actionEpoch, "s1", ""), "r2"},
+	{"receive on", withTransferred, transfer("r1", "r2", actionEpoch, "s2", "s1"), "r2"},
+	{"receive what broke off", append(slices.Clone(withSnapshot), breakOff("r1", "r2", 1, "s1", "")), transfer("r1", "r2", actionEpoch, "s1", ""), "r2"},
+	{"receive on what broke off", append(slices.Clone(withTransferred), breakOff("r1", "r2", 1, "s2", "s1")), transfer("r1", "r2", actionEpoch, "s2", "s1"), "r2"},
+	{"abandon", append(slices.Clone(withSnapshot), breakOff("r1", "r2", 1, "s1", "")), abandon("r2", actionEpoch), ""},
+	{"abandon what goes on", append(slices.Clone(withTransferred), breakOff("r1", "r2", 1, "s2", "s1")), abandon("r2", actionEpoch), "r2"},
 }
 
 // withSnapshot is a replica that has moved on since its snapshot.
 var withSnapshot = []Action{create("r1", 1, gib), fill("r1", "one"), snapshot("r1", 1, "s1"), fill("r1", "two")}
+
+// withTransferred is a replica with a copy that has its first snapshot and not yet its second.
+var withTransferred = append(slices.Clone(withSnapshot), transfer("r1", "r2", 1, "s1", ""), snapshot("r1", 1, "s2"))
 
 // bystanders stand there in every scenario and must never change: somebody else's object, and a replica of ours whose name
 // begins like that of the one that is acted on.
@@ -172,7 +190,7 @@ type trial struct {
 
 // try prepares the storage of the scenario and uses it: cairn.ErrNotSupported if the pool has not got what it takes.
 func (s *sweeper) try(use func(*trial) error) error {
-	ctx, cancel := context.WithTimeout(s.t.Context(), sweepPatience)
+	ctx, cancel := context.WithTimeout(s.t.Context(), cmp.Or(s.h.Patience, sweepPatience))
 	defer cancel()
 	storage, remove := s.h.New(s.t)
 	defer remove()
@@ -206,8 +224,8 @@ func (tr *trial) prepare(p drivers.Pool) error {
 			return err
 		}
 	}
-	if needs := tr.sc.action.Needs; needs != "" && !slices.Contains(drivers.CapabilitiesOf(p), needs) {
-		return fmt.Errorf("capability %s: %w", needs, cairn.ErrNotSupported)
+	if !tr.sc.action.possible(p) {
+		return fmt.Errorf("%s: %w", tr.sc.action.Name, cairn.ErrNotSupported)
 	}
 	var err error
 	tr.before, err = Observe(tr.ctx, p, tr.storage, tr.h.Data)
@@ -215,8 +233,8 @@ func (tr *trial) prepare(p drivers.Pool) error {
 }
 
 func (tr *trial) do(p drivers.Pool, action Action) error {
-	if action.Needs != "" && !slices.Contains(drivers.CapabilitiesOf(p), action.Needs) {
-		return fmt.Errorf("%s: capability %s: %w", action.Name, action.Needs, cairn.ErrNotSupported)
+	if !action.possible(p) {
+		return fmt.Errorf("%s: %w", action.Name, cairn.ErrNotSupported)
 	}
 	if err := action.Do(tr.ctx, p, tr.storage, tr.h.Data); err != nil {
 		return fmt.Errorf("%s: %w", action.Name, err)
