@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cairn-storage/cairn/drivers/drivertest"
 	"github.com/cairn-storage/cairn/drivers/tool"
@@ -21,7 +22,7 @@ func lab(t *testing.T) machine {
 	must(t, err)
 	must(t, file.Truncate(512<<20))
 	must(t, file.Close())
-	m := machine{Runner: tool.NewMachine(), zpool: "tank", serial: new(atomic.Int64)}
+	m := machine{Runner: tool.NewMachine(), zpool: "tank", patience: 10 * time.Minute, serial: new(atomic.Int64)}
 	m.export = func() (func() error, error) {
 		_, err := m.run("zpool", "export", m.zpool)
 		return func() error {

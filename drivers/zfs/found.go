@@ -216,7 +216,7 @@ func (o *op) lookReady(epoch uint64) (found, error) {
 // object renders what was found for the contract. What is ready and not mounted, as after a restart of the machine, is
 // mounted: an empty mount point must never be served as the data.
 func (o *op) object(f found) (drivers.Object, error) {
-	object := drivers.Object{ID: o.id, Epoch: f.epoch, Size: f.size(), Reverted: f.reverted, Source: f.source}
+	object := drivers.Object{ID: o.id, Epoch: f.epoch, Size: f.size(), Sealed: f.sealed(), Reverted: f.reverted, Source: f.source}
 	if f.ready() {
 		if err := o.mount(f); err != nil {
 			return drivers.Object{}, err

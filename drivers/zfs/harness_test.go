@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
@@ -25,9 +26,11 @@ const gib = 1 << 30
 // machine is where zfs and zpool run, with one zpool.
 type machine struct {
 	zfs.Runner
-	zpool  string
-	export func() (repair func() error, err error) // takes the zpool away
-	serial *atomic.Int64
+	zpool    string
+	export   func() (repair func() error, err error) // takes the zpool away
+	pretends bool                                    // as in drivertest.Harness
+	patience time.Duration                           // too
+	serial   *atomic.Int64
 }
 
 func (m machine) run(name string, args ...string) (string, error) {
@@ -46,7 +49,9 @@ func (m machine) harness() drivertest.Harness {
 				}
 			}
 		},
-		Data: data{drivertest.Tree{Except: ".zfs"}},
+		Pretends: m.pretends,
+		Patience: m.patience,
+		Data:     data{drivertest.Tree{Except: ".zfs"}},
 	}
 }
 

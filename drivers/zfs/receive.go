@@ -106,26 +106,21 @@ func (o *op) completeReceive(spec drivers.ReceiveSpec, w wishes) error {
 			return err
 		}
 	}
-	if f.state == stateReady {
-		if f.receiving == "" {
-			return nil
+	if f.state != stateReady {
+		last := properties(w.limits)
+		if w.keyFile != "" {
+			last = append(last, "cairn:key="+w.keyFile)
 		}
-		return o.zfs("inherit", "cairn:receiving", f.at)
-	}
-	for _, limit := range properties(w.limits) {
-		if err := o.zfs("set", limit, f.at); err != nil {
-			return err
-		}
-	}
-	if err := o.zfs("inherit", "cairn:receiving", f.at); err != nil {
-		return err
-	}
-	if key := w.keyFile; key != "" {
-		if err := o.zfs("set", "cairn:key="+key, f.at); err != nil {
-			return err
+		for _, property := range append(last, "cairn:state="+string(stateReady)) {
+			if err := o.zfs("set", property, f.at); err != nil {
+				return err
+			}
 		}
 	}
-	return o.zfs("set", "cairn:state="+string(stateReady), f.at)
+	if f.receiving == "" {
+		return nil
+	}
+	return o.zfs("inherit", "cairn:receiving", f.at)
 }
 
 // Partial reads the resume token that OpenZFS keeps with what it has received.

@@ -40,6 +40,23 @@ func (s *sends) add(snapshot string, n int) (left int) {
 	return left
 }
 
+// releaseStaleHolds is called when no stream can be under way in this process.
+func (o *op) releaseStaleHolds() error {
+	rows, err := o.list("-d", "2", "-t", "filesystem,snapshot", o.dataset)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if r["type"] != "snapshot" || r["cairn:snapshot"] == "" || r.number("userrefs") == 0 {
+			continue
+		}
+		if err := o.releaseStaleHold(r["name"]); err != nil {
+			o.log.Warn("a snapshot cannot be deleted until its hold is released: see zfs holds", "snapshot", r["name"], "err", err)
+		}
+	}
+	return nil
+}
+
 // releaseStaleHold lets go of what a crash has left. A snapshot that is being sent is cairn.ErrInUse, and so is, by the tool's
 // word, one that somebody else holds.
 func (o *op) releaseStaleHold(snapshot string) error {

@@ -23,7 +23,7 @@ func simulated(t *testing.T) (machine, *sim.ZFS) {
 	z, err := sim.NewZFS(base, sim.Pool{Name: "tank", Size: 64 * gib})
 	must(t, err)
 	export := func() (func() error, error) { return z.Export("tank") }
-	return machine{Runner: z, zpool: "tank", export: export, serial: new(atomic.Int64)}, z
+	return machine{Runner: z, zpool: "tank", export: export, pretends: true, serial: new(atomic.Int64)}, z
 }
 
 // reopened removes a directory with directories that tests have closed.

@@ -165,7 +165,7 @@ func (o *op) open(mustExist bool) error {
 		return fmt.Errorf("is a %s with mountpoint %s; replicas need a file system with a mountpoint above them: %w",
 			parent["type"], parent["mountpoint"], cairn.ErrPrecondition)
 	}
-	return nil
+	return o.releaseStaleHolds()
 }
 
 // poolMark reads the mark of the dataset itself; "" if it has none. One that it inherits is that of a pool around it.
