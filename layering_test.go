@@ -26,6 +26,8 @@ var layers = map[string][]string{
 	"drivers/sim":             {"", "drivers/tool"},
 	"drivers/tool":            {""},
 	"drivers/tool/transcript": {"", "drivers/tool"},
+	"drivers/calls":           {},
+	"drivers/zfs":             {"", "drivers", "drivers/calls", "drivers/tool"},
 	"drivers/dir":             {"", "drivers"},
 	"drivers/webdav":          {"", "drivers"},
 	"drivers/drivertest":      {"", "drivers"},

@@ -99,7 +99,7 @@ func limits(size int64, thick bool, reserve int64) []string {
 }
 
 // withReserve is the size and what its snapshots may take beside it.
-func withReserve(size, percent int64) int64 { return size + size/100*percent }
+func withReserve(size, percent int64) int64 { return size + size/100*percent + size%100*percent/100 }
 
 // encrypt adds the options of native encryption, and reads the key.
 func (w *wishes) encrypt(specs map[string]string) error {
@@ -108,7 +108,7 @@ func (w *wishes) encrypt(specs map[string]string) error {
 		return nil
 	}
 	if !ciphers.MatchString(cipher) {
-		return fmt.Errorf("extra spec zfs:encryption=%q: want on, or a cipher such as aes-256-gcm: %w", cipher, cairn.ErrInvalid)
+		return fmt.Errorf("extra spec zfs:encryption=%q: want on, or a cipher such as aes-256-gcm, beside %s: %w", cipher, keySpec, cairn.ErrInvalid)
 	}
 	format, key, err := readKey(file)
 	if err != nil {
