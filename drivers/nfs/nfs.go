@@ -12,6 +12,7 @@ package nfs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -209,10 +210,8 @@ func (e *Exporter) remove(ctx context.Context, id drivers.ExportID) error {
 		return err
 	}
 	defer unlock()
-	if err := e.change(ctx, func(r *record.Record) error { r.Withdraw(id); return nil }); err != nil {
-		return err
-	}
-	if err := e.reconcile(ctx, name); err != nil {
+	withdrawing := e.change(ctx, func(r *record.Record) error { r.Withdraw(id); return nil })
+	if err := errors.Join(withdrawing, e.reconcile(ctx, name)); err != nil {
 		return err
 	}
 	return e.change(ctx, func(r *record.Record) error { r.Remove(id); return nil })
@@ -222,8 +221,8 @@ func (e *Exporter) remove(ctx context.Context, id drivers.ExportID) error {
 func (e *Exporter) Fence(ctx context.Context, id cairn.ReplicaID, below uint64) error {
 	withdrawn := false
 	err := e.change(ctx, func(r *record.Record) error { withdrawn = r.Fence(id, below); return nil })
-	if err == nil && withdrawn {
-		err = e.remove(ctx, drivers.ExportID{Replica: id})
+	if withdrawn {
+		err = errors.Join(err, e.remove(ctx, drivers.ExportID{Replica: id}))
 	}
 	if err != nil {
 		return fmt.Errorf("fence %s: %w", id, err)

@@ -24,7 +24,8 @@ func (e *Exporter) change(ctx context.Context, mutate func(*record.Record) error
 	if err := mutate(e.record); err != nil {
 		return err
 	}
-	return e.settle(ctx)
+	saving, err := e.settle(ctx)
+	return errors.Join(saving, err)
 }
 
 // entry returns what is recorded of an export, or nil.
@@ -40,15 +41,15 @@ func (e *Exporter) entry(ctx context.Context, id drivers.ExportID) (*record.Entr
 	return nil, nil
 }
 
-// settle undoes what others have changed, too. The kernel's table follows even if the file cannot be written: a fence must
-// not depend on a disk. Called with state held.
-func (e *Exporter) settle(ctx context.Context) error {
+// settle undoes what others have changed, too. The kernel's table follows even if the file cannot be written, which is saving:
+// a fence must not depend on a disk. Called with state held.
+func (e *Exporter) settle(ctx context.Context) (saving, err error) {
 	want, err := wanted(e.record.Served(), e.moving, e.config.Root, e.config.Squash)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	writing := e.write(render(e.record, want))
-	return errors.Join(writing, e.kernel.apply(ctx, e.config.Root, want))
+	saving = e.write(render(e.record, want))
+	return saving, e.kernel.apply(ctx, e.config.Root, want)
 }
 
 func (e *Exporter) write(text []byte) error {
@@ -143,7 +144,8 @@ func (e *Exporter) move(ctx context.Context, name string, moving bool) error {
 	} else {
 		delete(e.moving, name)
 	}
-	return e.settle(ctx)
+	_, err = e.settle(ctx) // the call before or after this one says what cannot be saved
+	return err
 }
 
 // confirm returns when what the server remembers agrees with the table. Between its question and the answer of rpc.mountd
@@ -180,8 +182,8 @@ func (e *Exporter) Exports(ctx context.Context) ([]drivers.ExportSpec, error) {
 	defer unlock()
 	down := e.kernel.check(ctx)
 	if down == nil {
-		if err := e.settle(ctx); err != nil {
-			return nil, fmt.Errorf("exports: %w", err)
+		if saving, err := e.settle(ctx); saving != nil || err != nil {
+			return nil, fmt.Errorf("exports: %w", errors.Join(saving, err))
 		}
 	}
 	mounts, err := readMounts(ownMounts)

@@ -366,6 +366,33 @@ func unserved(t *testing.T, e drivers.Exporter, spec drivers.ExportSpec, why str
 	}
 }
 
+// An exports file that cannot be written must not keep a fence from holding.
+func TestLabFenceWithoutDisk(t *testing.T) {
+	l := newLab(t)
+	config := l.config(anyone{})
+	e := l.exporter(config)
+	spec := l.spec(l.tmpfs(), rule("10.77.0.0/24", cairn.AccessRW))
+	at := l.export(e, spec)[0]
+	c := nfstest.New(t, l.net.Nodes[0], "4.2")
+	l.ok(c.Write(t.Context(), at, "before", []byte("x")))
+	l.ok(os.Remove(config.ExportsFile))
+	l.ok(os.MkdirAll(filepath.Join(config.ExportsFile, "taken"), 0o700)) // what no rename replaces
+	if err := e.Fence(t.Context(), replicaID, 5); err == nil || !strings.Contains(err.Error(), "exports file") {
+		t.Errorf("Fence: %v; want an error about the exports file", err)
+	}
+	if err := c.Write(t.Context(), at, "after", []byte("x")); err == nil || !nfstest.Absent(filepath.Join(spec.Root, "after")) {
+		t.Errorf("a write below the fence: %v; want that it is refused", err)
+	}
+	if !nfstest.Absent(filepath.Join(config.Root, string(shareID))) {
+		t.Error("the mount is still there")
+	}
+	l.ok(os.RemoveAll(config.ExportsFile))
+	l.ok(e.Fence(t.Context(), replicaID, 5))
+	if _, err := e.Export(t.Context(), spec); !errors.Is(err, cairn.ErrStale) {
+		t.Errorf("Export below the fence: %v; want cairn.ErrStale", err)
+	}
+}
+
 // Withdrawing works without the server: nobody is served, and the dataset must become free.
 func TestLabUnexportWithoutServer(t *testing.T) {
 	l := newLab(t)
@@ -410,4 +437,3 @@ func TestLabUnexportWaits(t *testing.T) {
 		t.Error("the mount point was left")
 	}
 }
-
