@@ -15,7 +15,7 @@ import (
 const mountTest = "CAIRN_TEST_MOUNT"
 
 // withMounts runs body as root in a process that has a mount namespace of its own: what it mounts nobody else sees, and the
-// kernel takes away when the process ends, however it ends. wrapper is a command that starts that process.
+// kernel takes away when the process ends, however it ends, at the latest with this one. wrapper is a command that starts it.
 func withMounts(t *testing.T, body func(t *testing.T), wrapper ...string) {
 	t.Helper()
 	if os.Getenv(mountTest) != "" {
@@ -28,7 +28,7 @@ func withMounts(t *testing.T, body func(t *testing.T), wrapper ...string) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a file system: run as root")
 	}
-	args := append(wrapper, os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=10m")
+	args := append(wrapper, os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=0")
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), mountTest+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
