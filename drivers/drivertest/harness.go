@@ -25,6 +25,8 @@ type Harness struct {
 	Pretends bool
 	// Patience bounds each clause and each crash point; 0 is a time that a machine of its own never takes.
 	Patience time.Duration
+	// Every has a sweep try one in so many crash points, chosen by its seed, where trying all takes too long; 0 is all.
+	Every int
 }
 
 // Storage is what a pool keeps its replicas on. It outlives the pool, as a disk outlives a process.

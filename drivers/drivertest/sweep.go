@@ -154,9 +154,12 @@ func (s *sweeper) run() {
 		s.failf("without a crash: %v", err)
 		return
 	}
-	s.report.Points += 2 * len(counter.names)
 	for at := 1; at <= len(counter.names); at++ {
 		for _, after := range []bool{false, true} {
+			if s.r.IntN(max(s.h.Every, 1)) != 0 {
+				continue
+			}
+			s.report.Points++
 			crash := &crasher{at: at, after: after}
 			if err := s.try(func(tr *trial) error { return s.point(tr, crash, want) }); err != nil {
 				s.failf("crash %s step %d of %d (%s): %v", beforeOrAfter(after), at, len(counter.names), lastStep(crash), err)

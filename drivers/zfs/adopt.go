@@ -50,10 +50,14 @@ func (o *op) adopt(f found, spec drivers.CreateSpec, w wishes, name string) (dri
 	home := o.at(spec.ID)
 	if f.at == "" {
 		f.at = o.dataset + "/" + name
-		if err := o.checkAdoptable(f.at, spec.Size); err != nil {
+		r, err := o.checkAdoptable(f.at, spec.Size)
+		if err == nil {
+			err = w.checkEncrypted(r)
+		}
+		if err != nil {
 			return drivers.Object{}, err
 		}
-		err := o.zfs(append([]string{"set"}, append(properties(mark(spec, stateAdopting)), "cairn:adopted="+name, f.at)...)...)
+		err = o.zfs(slices.Concat([]string{"set"}, properties(mark(spec, stateAdopting)), []string{"cairn:adopted=" + name, f.at})...)
 		if err != nil {
 			return drivers.Object{}, err
 		}
@@ -64,9 +68,13 @@ func (o *op) adopt(f found, spec drivers.CreateSpec, w wishes, name string) (dri
 		}
 	}
 	if err := o.zfs("inherit", "mountpoint", home); err != nil {
-		return drivers.Object{}, err
+		return drivers.Object{}, o.giveBack(spec.ID, err)
 	}
-	for _, limit := range properties(w.limits) {
+	limits := properties(w.limits)
+	if w.keyFile != "" {
+		limits = append(limits, "cairn:key="+w.keyFile)
+	}
+	for _, limit := range limits {
 		if err := o.zfs("set", limit, home); err != nil {
 			return drivers.Object{}, o.giveBack(spec.ID, err)
 		}
@@ -102,28 +110,29 @@ func (o *op) giveBack(id cairn.ReplicaID, err error) error {
 }
 
 // checkAdoptable makes sure that a dataset is a file system that nobody owns, that does not hold more than size.
-func (o *op) checkAdoptable(at string, size int64) error {
+func (o *op) checkAdoptable(at string, size int64) (row, error) {
 	rows, err := o.list("-d", "1", "-t", "filesystem,volume", at)
 	if errors.Is(err, errGone) {
 		if _, err := o.parent(); err != nil {
-			return unavailable(err)
+			return nil, unavailable(err)
 		}
-		return fmt.Errorf("dataset %s: %w", at, cairn.ErrNotFound)
+		return nil, fmt.Errorf("dataset %s: %w", at, cairn.ErrNotFound)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	switch r := rows[0]; {
+	r := rows[0]
+	switch {
 	case r["cairn:id"] != "":
-		return fmt.Errorf("dataset %s carries the mark of replica %s: %w", at, r["cairn:id"], cairn.ErrExists)
+		return nil, fmt.Errorf("dataset %s carries the mark of replica %s: %w", at, r["cairn:id"], cairn.ErrExists)
 	case r["type"] != "filesystem":
-		return fmt.Errorf("dataset %s: is a %s, not a file system: %w", at, r["type"], cairn.ErrInvalid)
+		return nil, fmt.Errorf("dataset %s: is a %s, not a file system: %w", at, r["type"], cairn.ErrInvalid)
 	case len(rows) > 1:
-		return fmt.Errorf("dataset %s: has datasets of its own below it, the first is %s: %w", at, rows[1]["name"], cairn.ErrInUse)
+		return nil, fmt.Errorf("dataset %s: has datasets of its own below it, the first is %s: %w", at, rows[1]["name"], cairn.ErrInUse)
 	case size > 0:
-		return checkFits(r, size)
+		return r, checkFits(r, size)
 	}
-	return nil
+	return r, nil
 }
 
 // Release is Adopt backwards: the mark says what is going to happen, the dataset gets its name, and loses its mark.
@@ -134,7 +143,8 @@ func (p *Pool) Release(ctx context.Context, id cairn.ReplicaID, epoch uint64, na
 		}
 		f, err := o.look()
 		if errors.Is(err, cairn.ErrNotFound) {
-			return o.checkAdoptable(o.dataset+"/"+name, 0)
+			_, err := o.checkAdoptable(o.dataset+"/"+name, 0)
+			return err
 		}
 		if err != nil {
 			return err
@@ -162,7 +172,7 @@ func (o *op) startRelease(f *found, name string) error {
 			return f.checkNoSnapshots()
 		}
 	}
-	switch err := o.checkAdoptable(o.dataset+"/"+name, 0); {
+	switch _, err := o.checkAdoptable(o.dataset+"/"+name, 0); {
 	case errors.Is(err, cairn.ErrNotFound):
 	case err != nil:
 		return err

@@ -60,7 +60,7 @@ func badLuck(t *testing.T, m machine) {
 	for name, run := range map[string]func(*fixture){
 		"exported": exported, "missing at start": missingAtStart, "another pool's": anotherPools, "unmounted": unmounted,
 		"busy": busyDataset, "others' snapshots": othersSnapshots, "full while receiving": fullWhileReceiving,
-		"specs": specs, "encrypted": encrypted, "dependents": dependents, "holds left": holdsLeft,
+		"specs": specs, "encrypted": encrypted, "not encrypted": plainIsNotEncrypted, "dependents": dependents, "holds left": holdsLeft,
 	} {
 		t.Run(name, func(t *testing.T) { run(newFixture(t, m, nil)) })
 	}
@@ -155,7 +155,10 @@ func unmounted(f *fixture) {
 	f.zfs("unmount", f.s.dataset+"/r1")
 	list, err := f.p.List(f.Context())
 	must(f.T, err)
-	f.holds(list[0].Root, "one")
+	if len(list) != 1 || list[0].Ready || list[0].Root != "" {
+		f.Errorf("List of what is not mounted: %+v", list)
+	}
+	f.holds(f.create("r1", nil).Root, "one")
 }
 
 func busyDataset(f *fixture) {
@@ -286,6 +289,29 @@ func encrypted(f *fixture) {
 		if strings.Contains(word, "kkkk") {
 			f.Error("the key was an argument of a command")
 		}
+	}
+}
+
+// What is to be encrypted is not made of what is not.
+func plainIsNotEncrypted(f *fixture) {
+	key := filepath.Join(f.TempDir(), "key")
+	must(f.T, os.WriteFile(key, []byte(strings.Repeat("0f", 32)+"\n"), 0o600))
+	spec := drivers.CreateSpec{ID: "r2", Epoch: 1, Size: gib / 8, Specs: map[string]string{"zfs:encryption": "on", "zfs:key_file": key}}
+	f.create("r1", nil)
+	f.snapshot("r1", "s1")
+	f.zfs("create", f.s.dataset+"/theirs")
+	_, err := f.p.Clone(f.Context(), spec, "r1", "s1")
+	f.is("Clone", err, cairn.ErrInvalid, "not encrypted")
+	_, err = f.p.Adopt(f.Context(), spec, "theirs")
+	f.is("Adopt", err, cairn.ErrInvalid, "not encrypted")
+	err = f.p.Receive(f.Context(), drivers.ReceiveSpec{CreateSpec: spec, Snapshot: "s1"}, strings.NewReader(string(f.stream("r1", drivers.SendSpec{Snapshot: "s1"}))))
+	f.is("Receive", err, cairn.ErrInvalid, "not encrypted")
+	must(f.T, f.p.Abandon(f.Context(), "r2", 1))
+	if f.property("cairn:id", "theirs") != "-" {
+		f.Error("a refused Adopt left its mark")
+	}
+	if _, err := f.p.Create(f.Context(), spec); err != nil {
+		f.Error(err)
 	}
 }
 

@@ -216,11 +216,18 @@ func (o *op) lookReady(epoch uint64) (found, error) {
 // object renders what was found for the contract. What is ready and not mounted, as after a restart of the machine, is
 // mounted: an empty mount point must never be served as the data.
 func (o *op) object(f found) (drivers.Object, error) {
-	object := drivers.Object{ID: o.id, Epoch: f.epoch, Size: f.size(), Sealed: f.sealed(), Reverted: f.reverted, Source: f.source}
 	if f.ready() {
 		if err := o.mount(f); err != nil {
 			return drivers.Object{}, err
 		}
+	}
+	return o.render(f, f.ready()), nil
+}
+
+// render renders what was found; served: its data is to be had.
+func (o *op) render(f found, served bool) drivers.Object {
+	object := drivers.Object{ID: o.id, Epoch: f.epoch, Size: f.size(), Sealed: f.sealed(), Reverted: f.reverted, Source: f.source}
+	if served {
 		object.Ready, object.Root = true, f.row["mountpoint"]
 	}
 	for _, r := range f.snapshots {
@@ -235,7 +242,7 @@ func (o *op) object(f found) (drivers.Object, error) {
 		object.Snapshots = append(object.Snapshots, snap)
 	}
 	slices.SortFunc(object.Snapshots, func(a, b drivers.SnapshotObject) int { return strings.Compare(string(a.ID), string(b.ID)) })
-	return object, nil
+	return object
 }
 
 func (o *op) snapshotRoot(f found, snap cairn.SnapshotID) string {
@@ -255,5 +262,8 @@ func (o *op) mount(f found) error {
 			return err
 		}
 	}
-	return o.zfs("mount", f.at)
+	if err := o.zfs("mount", f.at); err != nil && !errors.Is(err, errThere) {
+		return err
+	}
+	return nil
 }

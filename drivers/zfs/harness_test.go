@@ -30,6 +30,7 @@ type machine struct {
 	export   func() (repair func() error, err error) // takes the zpool away
 	pretends bool                                    // as in drivertest.Harness
 	patience time.Duration                           // too
+	every    int                                     // too
 	serial   *atomic.Int64
 }
 
@@ -51,6 +52,7 @@ func (m machine) harness() drivertest.Harness {
 		},
 		Pretends: m.pretends,
 		Patience: m.patience,
+		Every:    m.every,
 		Data:     data{drivertest.Tree{Except: ".zfs"}},
 	}
 }

@@ -18,7 +18,7 @@ var (
 	errForeign = fmt.Errorf("foreign object: %w", cairn.ErrExists)
 	// errTooSmall: a limit below what is in use.
 	errTooSmall = fmt.Errorf("size is less than what is used: %w", cairn.ErrDataLoss)
-	// errThere and errNotThere: a hold or bookmark is, or is not, there already.
+	// errThere and errNotThere: a hold, bookmark or mount is, or is not, there already.
 	errThere    = errors.New("is there already")
 	errNotThere = errors.New("is not there")
 )
@@ -52,8 +52,8 @@ var messages = []message{
 	{regexp.MustCompile(`(file system|filesystem|volume|snapshot) has (dependent clones|children)`), cairn.ErrInUse},
 	{regexp.MustCompile(`(dataset|pool|target|device) is busy|pool or dataset is busy`), cairn.ErrInUse},
 	{regexp.MustCompile(`more recent snapshots or bookmarks exist`), cairn.ErrPrecondition},
-	// Holds and bookmarks.
-	{regexp.MustCompile(`tag already exists on this dataset|bookmark exists`), errThere},
+	// Holds, bookmarks and mounts.
+	{regexp.MustCompile(`tag already exists on this dataset|bookmark exists|filesystem already mounted`), errThere},
 	{regexp.MustCompile(`no such tag on this dataset`), errNotThere},
 	// Space.
 	{regexp.MustCompile(`size is less than current used or reserved space`), errTooSmall},

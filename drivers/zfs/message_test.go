@@ -35,6 +35,7 @@ func TestDiagnose(t *testing.T) {
 		{"cannot destroy snapshot tank/r1@s1: dataset is busy", cairn.ErrInUse},
 		{"cannot unmount '/tank/r1': pool or dataset is busy", cairn.ErrInUse},
 		{"cannot create bookmark 'tank/r1#s1': bookmark exists", errThere},
+		{"cannot mount 'tank/r1': filesystem already mounted", errThere},
 		{"cannot hold snapshot 'tank/r1@s1': tag already exists on this dataset", errThere},
 		{"cannot release hold from snapshot 'tank/r1@s1': no such tag on this dataset", errNotThere},
 		{"cannot set property for 'tank/r1': size is less than current used or reserved space", cairn.ErrDataLoss},

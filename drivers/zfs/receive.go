@@ -107,6 +107,9 @@ func (o *op) completeReceive(spec drivers.ReceiveSpec, w wishes) error {
 		}
 	}
 	if f.state != stateReady {
+		if err := w.checkEncrypted(f.row); err != nil {
+			return err
+		}
 		last := properties(w.limits)
 		if w.keyFile != "" {
 			last = append(last, "cairn:key="+w.keyFile)
@@ -117,10 +120,13 @@ func (o *op) completeReceive(spec drivers.ReceiveSpec, w wishes) error {
 			}
 		}
 	}
-	if f.receiving == "" {
-		return nil
+	if f.receiving != "" {
+		if err := o.zfs("inherit", "cairn:receiving", f.at); err != nil {
+			return err
+		}
 	}
-	return o.zfs("inherit", "cairn:receiving", f.at)
+	_, err = o.again() // which mounts it
+	return err
 }
 
 // Partial reads the resume token that OpenZFS keeps with what it has received.

@@ -27,7 +27,7 @@ func (p *Pool) Stat(ctx context.Context, id cairn.ReplicaID) (drivers.Object, er
 }
 
 // List reads every mark with one command, so that all are of one moment. A mark that cannot be read is an error, for nobody
-// can say what it would have told.
+// can say what it would have told. It mounts nothing: what is not mounted is not ready until Stat has mounted it.
 func (p *Pool) List(ctx context.Context) ([]drivers.Object, error) {
 	return look(ctx, p, "", "list", func(o *op) ([]drivers.Object, error) {
 		if err := o.checkHealth(); err != nil {
@@ -47,11 +47,7 @@ func (p *Pool) List(ctx context.Context) ([]drivers.Object, error) {
 			if err != nil {
 				return nil, err
 			}
-			object, err := one.object(f)
-			if err != nil {
-				return nil, fmt.Errorf("replica %s: %w", one.id, err)
-			}
-			objects = append(objects, object)
+			objects = append(objects, one.render(f, f.ready() && f.row["mounted"] == "yes"))
 		}
 		slices.SortFunc(objects, func(a, b drivers.Object) int { return strings.Compare(string(a.ID), string(b.ID)) })
 		return objects, nil

@@ -84,25 +84,45 @@ func (p *Pool) Send(ctx context.Context, id cairn.ReplicaID, spec drivers.SendSp
 		return err
 	}
 	// The stream can take hours. It needs no lock: the snapshot is held.
+	gated := &gate{w: w}
 	_, err = do(ctx, p, "", id, "send", func(o *op) (struct{}, error) {
-		_, err := o.runner.Stream(o.ctx, tool.Cmd{Name: "zfs", Args: s.args}, nil, w)
+		_, err := o.runner.Stream(o.ctx, tool.Cmd{Name: "zfs", Args: s.args}, nil, gated)
 		return struct{}{}, diagnose(err)
 	})
-	return errors.Join(err, p.endSend(ctx, id, s))
-}
-
-// endSend releases the hold. If it cannot, because the pool does not answer or the caller has left, the next call that is
-// stopped by the hold does.
-func (p *Pool) endSend(ctx context.Context, id cairn.ReplicaID, s stream) error {
-	return change(context.WithoutCancel(ctx), p, id, "send", func(o *op) error {
-		if o.sends.add(s.snapshot, -1) > 0 || ctx.Err() != nil {
+	gated.shut()
+	p.sends.add(s.snapshot, -1)
+	if ctx.Err() != nil {
+		return err // the next call that is stopped by the hold releases it
+	}
+	return errors.Join(err, change(ctx, p, id, "send", func(o *op) error {
+		if o.sends.add(s.snapshot, 0) > 0 {
 			return nil
 		}
-		if err := o.zfs("release", holdTag, s.snapshot); err != nil && !errors.Is(err, errNotThere) && !errors.Is(err, errGone) {
-			return err
-		}
-		return nil
-	})
+		return o.releaseStaleHold(s.snapshot)
+	}))
+}
+
+// gate is a Writer that is not used any more once it is shut, even by a tool that could not be killed.
+type gate struct {
+	mu     sync.Mutex
+	w      io.Writer
+	closed bool
+}
+
+// Write implements io.Writer.
+func (g *gate) Write(data []byte) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return 0, io.ErrClosedPipe
+	}
+	return g.w.Write(data)
+}
+
+func (g *gate) shut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
 }
 
 func (o *op) prepareSend(spec drivers.SendSpec) (stream, error) {

@@ -200,6 +200,9 @@ func (p *Pool) Clone(ctx context.Context, spec drivers.CreateSpec, source cairn.
 			if err != nil {
 				return fmt.Errorf("source replica %s: %w", source, err)
 			}
+			if err := w.checkEncrypted(from.row); err != nil {
+				return err
+			}
 			args := append([]string{"clone", "-o", "cairn:source=" + string(snap)}, w.inherited(from)...)
 			return o.create(wishes{}, append(args, mark(spec, stateReady)...), from.at+"@"+string(snap), o.at(spec.ID))
 		})

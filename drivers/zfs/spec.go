@@ -119,6 +119,14 @@ func (w *wishes) encrypt(specs map[string]string) error {
 	return nil
 }
 
+// checkEncrypted refuses to take what is there in the clear for what is to be encrypted.
+func (w wishes) checkEncrypted(r row) error {
+	if w.keyFile != "" && r["keystatus"] == "" {
+		return fmt.Errorf("extra spec zfs:encryption: %s is there already and is not encrypted: %w", r["name"], cairn.ErrInvalid)
+	}
+	return nil
+}
+
 // readKey reads the file of a key and says in which of the formats of OpenZFS it is.
 func readKey(file string) (format string, key []byte, err error) {
 	if !path.IsAbs(file) || path.Clean(file) != file {
