@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers/nfs/record"
@@ -46,7 +47,7 @@ NFSv4 {
 	Grace_Period = %d;
 	Lease_Lifetime = %d;
 	RecoveryBackend = fs;
-	RecoveryRoot = %q;
+	RecoveryRoot = "%s";
 	Only_Numeric_Owners = true;
 }
 EXPORT_DEFAULTS { Access_Type = NONE; SecType = sys; Protocols = 4; Transports = TCP; Squash = %s; }
@@ -112,8 +113,8 @@ func (c Config) validate() error {
 	switch {
 	case !isPlainPath(c.Root):
 		return fmt.Errorf("root %q: want a clean absolute path of letters, digits and ._-/: %w", c.Root, cairn.ErrInvalid)
-	case !isPlainPath(c.StateDir):
-		return fmt.Errorf("state directory %q: want a clean absolute path of letters, digits and ._-/: %w", c.StateDir, cairn.ErrInvalid)
+	case !isQuotable(c.StateDir):
+		return fmt.Errorf("state directory %q: %s: %w", c.StateDir, wantQuotable, cairn.ErrInvalid)
 	case len(c.ServiceAddresses) == 0:
 		return fmt.Errorf("service addresses: want at least one: %w", cairn.ErrInvalid)
 	case c.Port == 0:
@@ -137,3 +138,10 @@ func isPlainPath(path string) bool {
 		return !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("._-/", c))
 	})
 }
+
+// isQuotable reports whether the path can stand between quotes in Ganesha's configuration, which knows no escapes.
+func isQuotable(path string) bool {
+	return filepath.IsAbs(path) && !strings.ContainsFunc(path, func(c rune) bool { return c == '"' || c == '\\' || unicode.IsControl(c) })
+}
+
+const wantQuotable = "want an absolute path without quotes, backslashes and control characters"

@@ -19,10 +19,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"golang.org/x/sync/semaphore"
 
@@ -183,8 +181,8 @@ func (e *Exporter) validate(spec drivers.ExportSpec) error {
 	switch {
 	case record.Name(spec) == "":
 		return fmt.Errorf("spec names no replica, or no share or snapshot by its UUID: %w", cairn.ErrInvalid)
-	case !filepath.IsAbs(spec.Root) || strings.ContainsFunc(spec.Root, func(c rune) bool { return c == '"' || c == '\\' || unicode.IsControl(c) }):
-		return fmt.Errorf("root %q: want an absolute path without quotes, backslashes and control characters: %w", spec.Root, cairn.ErrInvalid)
+	case !isQuotable(spec.Root):
+		return fmt.Errorf("root %q: %s: %w", spec.Root, wantQuotable, cairn.ErrInvalid)
 	case spec.EnforceSize && !e.config.IgnoreSize:
 		return fmt.Errorf("neither the pool nor Ganesha holds the share to its size; use a file system with quotas, or allow it with ignore_size: %w", cairn.ErrNotSupported)
 	}

@@ -26,8 +26,6 @@ import (
 // The server is the guest itself, on the bridge of the nodes, which are the clients: the kernel's NFS client mounts Ganesha.
 var server = netip.MustParseAddr("10.77.0.254")
 
-const labPort = 20490
-
 func newLabNet(t *testing.T) *netlab.Net {
 	net := netlab.New(t, 2)
 	must(t, "ip", "address", "add", server.String()+"/24", "dev", "lab0")
@@ -48,8 +46,8 @@ func labExporter(t *testing.T, guard drivers.Guard) (*ganesha.Exporter, ganesha.
 	config := ganesha.DefaultConfig()
 	config.StateDir = t.TempDir()
 	config.ServiceAddresses = []netip.Addr{server}
-	config.Port = labPort
-	config.Grace = 3 * time.Second
+	config.Port = freePort(t) // to a client every exporter is another server
+	config.Grace = 20 * time.Second // an emulated client takes long to reclaim
 	config.Guard, config.Logger = guard, slog.New(slog.NewTextHandler(t.Output(), nil))
 	e, err := ganesha.New(config)
 	if err != nil {
@@ -77,7 +75,7 @@ func TestLabExporterConformance(t *testing.T) {
 			if clients[as.From] == nil {
 				for _, node := range net.Nodes {
 					if node.IPv4 == as.From {
-						clients[as.From] = nfstest.New(t, node, "4.2", "port=20490")
+						clients[as.From] = nfstest.New(t, node, "4.2")
 					}
 				}
 			}
@@ -111,7 +109,7 @@ func TestLabOpenFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir, err := nfstest.New(t, net.Nodes[0], version, "port=20490").Mount(t.Context(), at[0])
+			dir, err := nfstest.New(t, net.Nodes[0], version).Mount(t.Context(), at[0])
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -52,7 +52,8 @@ func (c *Client) Mount(ctx context.Context, at cairn.ExportLocation) (string, er
 	if err != nil {
 		return "", err
 	}
-	_, err = c.node.Run(ctx, tool.Cmd{Name: "mount", Args: []string{"-t", "nfs", "-o", c.options, source(at.URL), dir}})
+	source, port := mountable(at.URL)
+	_, err = c.node.Run(ctx, tool.Cmd{Name: "mount", Args: []string{"-t", "nfs", "-o", c.options + port, source, dir}})
 	if err != nil {
 		return "", errors.Join(refusal(err), os.Remove(dir))
 	}
@@ -61,13 +62,13 @@ func (c *Client) Mount(ctx context.Context, at cairn.ExportLocation) (string, er
 	return dir, nil
 }
 
-// source is the location as mount.nfs takes it: it knows no URLs, and the port is an option.
-func source(location string) string {
+// mountable is the location as mount.nfs takes it: it knows no URLs, and the port is an option.
+func mountable(location string) (source, port string) {
 	u, err := url.Parse(location)
 	if err != nil || u.Scheme != "nfs" {
-		return location
+		return location, ""
 	}
-	return u.Hostname() + ":" + u.Path
+	return u.Hostname() + ":" + u.Path, ",port=" + u.Port()
 }
 
 func (c *Client) unmount(dir string) {
