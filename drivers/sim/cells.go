@@ -20,6 +20,9 @@ func Cells(argv []string, output string) []transcript.Cell {
 	for _, at := range token.FindAllStringIndex(output, -1) {
 		cells = append(cells, transcript.Cell{Start: at[0], End: at[1], Form: "1-token-%d"})
 	}
+	for _, at := range resumed.FindAllStringSubmatchIndex(output, -1) {
+		cells = append(cells, transcript.Cell{Start: at[2], End: at[3], Form: "0x1"})
+	}
 	for _, at := range sourceGUID.FindAllStringSubmatchIndex(output, -1) {
 		cells = append(cells, transcript.Cell{Start: at[2], End: at[3], Form: "GUID"})
 	}
@@ -35,6 +38,7 @@ func Cells(argv []string, output string) []transcript.Cell {
 
 var (
 	token      = regexp.MustCompile(`\b1-[0-9a-f]{6,}-[0-9a-f]+-[0-9a-f]{32,}`)
+	resumed    = regexp.MustCompile(`\t(?:fromguid|object|offset|bytes|toguid) = (0x[0-9a-f]+)\n`)
 	sourceGUID = regexp.MustCompile(`incremental source (0x[0-9a-f]+) no longer`)
 )
 

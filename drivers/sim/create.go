@@ -125,6 +125,11 @@ func (z *ZFS) checkRoom(d, up *dataset) error {
 	free := z.room(up)
 	z.sets[d.name] = d
 	refquota, refreservation := z.limit(d, "refquota"), z.limit(d, "refreservation")
+	for _, limit := range []int64{refquota, z.limit(d, "quota")} {
+		if limit > 0 && limit < empty {
+			return fail(noSpace)
+		}
+	}
 	if refquota > 0 && refreservation > refquota || max(z.limit(d, "reservation"), refreservation) > free || free == 0 {
 		return fail(noSpace)
 	}
@@ -178,7 +183,7 @@ func (z *ZFS) applyOne(e entity, s setting) error {
 		e.snap.props = with(e.snap.props, []setting{s})
 		return nil
 	case s.name == "mountpoint", s.name == "canmount" && s.value == "off":
-		return z.remount(e.set, func() { e.set.props = with(e.set.props, []setting{s}) })
+		return z.remount(e.set, false, func() { e.set.props = with(e.set.props, []setting{s}) })
 	case s.name == "keylocation":
 		return unknown("zfs set keylocation")
 	}
@@ -198,8 +203,12 @@ func (z *ZFS) inherit(c *call) error {
 	switch {
 	case !ok && !isUser(name):
 		return unknown("property %q", name)
-	case ok && (def.readonly || def.once || !def.inherit && !c.has('S') && def.value == ""), c.has('r'):
+	case def.readonly:
+		return fail("%s property is read-only", name)
+	case def.once:
 		return unknown("%s", c.cmd)
+	case ok && !def.inherit && !c.has('S') && def.counts == size:
+		return fail("'%[1]s' property cannot be inherited\nuse 'zfs set %[1]s=none' to clear\nuse 'zfs inherit -S %[1]s' to revert to received value", name)
 	}
 	found, err := z.collect(c, c.args[1:], datasets, 0)
 	if err != nil {
@@ -211,12 +220,12 @@ func (z *ZFS) inherit(c *call) error {
 		}
 		forget := func() {
 			delete(e.props(), name)
-			if e.set != nil && !c.has('S') {
-				delete(e.set.received, name)
+			if e.set != nil {
+				e.set.shadowed[name] = !c.has('S')
 			}
 		}
 		if e.set != nil && (name == "mountpoint" || name == "canmount") {
-			if err := z.remount(e.set, forget); err != nil {
+			if err := z.remount(e.set, false, forget); err != nil {
 				return err
 			}
 			continue

@@ -21,17 +21,22 @@ type dataset struct {
 	object    uint64            // names its place below ZFS.hidden, whatever its name
 	props     map[string]string // set here
 	received  map[string]string // that came with a stream
+	shadowed  map[string]bool   // received, but inherited nevertheless
 	snapshots []*snapshot       // oldest first
 	bookmarks []*bookmark
 	origin    *snapshot
 	lock      *lock    // its key, shared with those that inherit it; nil if it is not encrypted
 	partial   *partial // of a receive that broke off
 	unborn    bool     // nothing but what a first receive has left
+	last      state    // of its contents when they were last equal to those of the latest snapshot
+	where
+}
 
+// where is where the contents of a file system are.
+type where struct {
+	place     string // on disk, with its snapshots, while it is not mounted
 	mountedAt string // "" while it is not mounted
 	occupied  bool   // as by an open file
-	place     string // of its contents and snapshots
-	last      state  // of its contents when they were last equal to those of the latest snapshot
 }
 
 // snapshot is a file system at a point in time.
@@ -40,6 +45,7 @@ type snapshot struct {
 	name string // without the file system's
 	identity
 	props    map[string]string
+	received map[string]string
 	holds    map[string]int64 // tag -> Unix seconds
 	deferred bool             // to be destroyed when nothing needs it any more
 	sending  int              // streams that are being written
@@ -62,7 +68,7 @@ func (z *ZFS) newIdentity() identity {
 }
 
 func (z *ZFS) newDataset(name string) *dataset {
-	d := &dataset{name: name, identity: z.newIdentity(), object: z.next(), props: make(map[string]string), received: make(map[string]string)}
+	d := &dataset{name: name, identity: z.newIdentity(), object: z.next(), props: make(map[string]string), received: make(map[string]string), shadowed: make(map[string]bool)}
 	d.place = z.placeOf(d)
 	return d
 }
@@ -175,6 +181,9 @@ func (z *ZFS) open(name string, want kinds) (entity, error) {
 		return entity{}, refuse("cannot open '"+name+"'", err)
 	}
 	e, ok := z.find(name)
+	if set, _, isMark := strings.Cut(name, "#"); !ok && isMark && z.sets[set] != nil {
+		return entity{}, fail("cannot open '%s': no such pool or dataset", name)
+	}
 	if !ok {
 		return entity{}, fail("cannot open '%s': %s", name, absent)
 	}
@@ -260,8 +269,12 @@ func checkName(name string, want kinds) error {
 		}
 	}
 	switch {
+	case at >= 0 && want == filesystem && name[at] == '@':
+		return fail("snapshot delimiter '@' is not expected here")
 	case at >= 0 && want == filesystem:
 		return unknown("the name %s for a file system", name)
+	case at < 0 && want == snapshotKind:
+		return fail("missing '@' delimiter in snapshot name")
 	case strings.HasPrefix(set, "/"):
 		return fail("leading slash in name")
 	case strings.HasSuffix(set, "/"):

@@ -63,8 +63,10 @@ func (z *ZFS) destroyTree(d *dataset) error {
 			return err
 		}
 		for _, s := range one.snapshots {
-			if len(s.holds) > 0 || s.sending > 0 {
-				return unknown("zfs destroy -r of %s with snapshots that are held", d.name)
+			if (len(s.holds) > 0 || s.sending > 0) && len(sets) > 1 {
+				return unknown("zfs destroy -r of several with snapshots that are held")
+			} else if len(s.holds) > 0 || s.sending > 0 {
+				return fail("cannot destroy snapshot %s: dataset is busy", s.full())
 			}
 		}
 	}
@@ -126,12 +128,13 @@ func (z *ZFS) destroySnapshots(c *call, full string) error {
 
 // refuseCloned refuses to destroy the origin of a clone.
 func (z *ZFS) refuseCloned(doomed []*snapshot) error {
+	text := ""
 	for _, s := range doomed {
 		clones := z.clones(s)
 		if len(clones) == 0 {
 			continue
 		}
-		text := fmt.Sprintf("cannot destroy '%s': snapshot has dependent clones\nuse '-R' to destroy the following datasets:", s.full())
+		text += fmt.Sprintf("\ncannot destroy '%s': snapshot has dependent clones\nuse '-R' to destroy the following datasets:", s.full())
 		for _, clone := range clones {
 			for _, one := range z.below(clone.name) {
 				for _, s := range one.snapshots {
@@ -140,7 +143,9 @@ func (z *ZFS) refuseCloned(doomed []*snapshot) error {
 				text += "\n" + one.name
 			}
 		}
-		return fail("%s", text)
+	}
+	if text != "" {
+		return fail("%s", text[1:])
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package sim stands where a machine's storage tools are: zfs and zpool, and exportfs, behind tool.Runner and tool.Streamer.
+// Package sim stands where a machine's storage tools are: zfs and zpool, behind tool.Runner and tool.Streamer.
 // Drivers and their crash sweeps run against it without root, without a kernel module and fast.
 //
 // It answers as the real tool does, word for word: the transcripts in testdata are recorded from the real tools, and a test

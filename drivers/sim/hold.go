@@ -10,9 +10,6 @@ import (
 
 // held finds the snapshots that a hold or release is about, and warns of what is not there.
 func (z *ZFS) held(c *call, verb string) ([]*snapshot, error) {
-	if c.has('r') {
-		return nil, unknown("zfs %s -r", verb)
-	}
 	var found []*snapshot
 	for _, full := range c.args[1:] {
 		at, name, ok := strings.Cut(full, "@")
@@ -30,7 +27,7 @@ func (z *ZFS) held(c *call, verb string) ([]*snapshot, error) {
 		}
 		s := d.snapshot(name)
 		if s == nil {
-			c.warn("cannot %s snapshot '%s': %s", verb, full, absent)
+			c.warn("cannot %s snapshot '%s': %s", map[string]string{"hold": "hold", "release": "release hold from"}[verb], full, absent)
 			continue
 		}
 		found = append(found, s)
@@ -85,17 +82,16 @@ func (z *ZFS) unhold(c *call) error {
 }
 
 func (z *ZFS) holds(c *call) error {
-	if !c.has('H') || c.has('r') {
+	if !c.has('H') {
 		return unknown("%s", c.cmd)
 	}
 	for _, full := range c.args {
 		s, err := z.openSnapshot(full)
-		if f, ok := err.(*failure); ok {
-			c.warn("%s", f.text)
-			continue
+		if f, ok := err.(*failure); ok && len(c.args) == 1 {
+			return fail("%s\nno datasets available", f.text)
 		}
 		if err != nil {
-			return err
+			return unknown("zfs holds of several, with %w", err)
 		}
 		for _, tag := range slices.Sorted(maps.Keys(s.holds)) {
 			at := time.Unix(s.holds[tag], 0).UTC().Format("Mon Jan _2 15:04 2006")
@@ -108,6 +104,9 @@ func (z *ZFS) holds(c *call) error {
 func (z *ZFS) bookmark(c *call) error {
 	from, to := c.args[0], c.args[1]
 	e, err := z.open(from, snapshotKind|bookmarkKind)
+	if f, ok := err.(*failure); ok {
+		return &failure{text: f.text + "\n" + bookmarkUsage, code: 2}
+	}
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strings"
 )
 
@@ -65,16 +66,14 @@ func (d *dataset) takeKey(set []setting, up *dataset, origin *snapshot, stdin []
 		inherited = origin.of.lock
 	}
 	if len(own) == 0 {
-		if inherited != nil && !inherited.loaded {
-			return nil, keyNotLoaded
+		if origin == nil && inherited != nil && !inherited.loaded {
+			return nil, fail("encryption root's key is not loaded or provided")
 		}
 		d.lock = inherited
 		return rest, nil
 	}
 	return rest, d.newLock(own, origin, stdin)
 }
-
-var keyNotLoaded = &failure{text: "encryption key not loaded", code: 1}
 
 func (d *dataset) newLock(own map[string]string, origin *snapshot, stdin []byte) error {
 	cipher := own["encryption"]
@@ -136,6 +135,11 @@ func readKey(format string, stdin []byte) (string, error) {
 	return key, nil
 }
 
+// keyFailure is fail for commands about keys, which exit in a way of their own.
+func keyFailure(format string, args ...any) error {
+	return &failure{text: fmt.Errorf(format, args...).Error(), code: 255}
+}
+
 func (z *ZFS) loadKey(c *call) error {
 	d, err := z.openSet(c.args[0])
 	if err != nil {
@@ -144,21 +148,19 @@ func (z *ZFS) loadKey(c *call) error {
 	const what = "Key load error"
 	l := d.lock
 	switch {
-	case len(c.opts) > 0:
-		return unknown("%s", c.cmd)
 	case l == nil:
-		return fail("%s: '%s' is not encrypted.", what, d.name)
+		return keyFailure("%s: '%s' is not encrypted.", what, d.name)
 	case l.root != d:
-		return fail("%s: Keys must be loaded for encryption root of '%s' (%s).", what, d.name, l.root.name)
+		return keyFailure("%s: Keys must be loaded for encryption root of '%s' (%s).", what, d.name, l.root.name)
 	case l.loaded:
-		return fail("%s: Key already loaded for '%s'.", what, d.name)
+		return keyFailure("%s: Key already loaded for '%s'.", what, d.name)
 	}
 	key, err := readKey(l.format, c.stdin)
 	if err != nil {
-		return refuse(what, err)
+		return keyFailure("%s: %w", what, err)
 	}
 	if key != l.key {
-		return fail("%s: Incorrect key provided for '%s'.", what, d.name)
+		return keyFailure("%s: Incorrect key provided for '%s'.", what, d.name)
 	}
 	l.loaded = true
 	return nil
@@ -172,18 +174,16 @@ func (z *ZFS) unloadKey(c *call) error {
 	const what = "Key unload error"
 	l := d.lock
 	switch {
-	case len(c.opts) > 0:
-		return unknown("%s", c.cmd)
 	case l == nil:
-		return fail("%s: '%s' is not encrypted.", what, d.name)
+		return keyFailure("%s: '%s' is not encrypted.", what, d.name)
 	case l.root != d:
-		return fail("%s: Keys must be unloaded for encryption root of '%s' (%s).", what, d.name, l.root.name)
+		return keyFailure("%s: Keys must be unloaded for encryption root of '%s' (%s).", what, d.name, l.root.name)
 	case !l.loaded:
-		return fail("%s: Key already unloaded for '%s'.", what, d.name)
+		return keyFailure("%s: Key already unloaded for '%s'.", what, d.name)
 	}
 	for _, other := range z.sets {
 		if other.lock == l && other.mountedAt != "" {
-			return fail("%s: '%s' is busy.", what, d.name)
+			return keyFailure("%s: '%s' is busy.", what, d.name)
 		}
 	}
 	l.loaded = false
@@ -198,16 +198,16 @@ func (z *ZFS) changeKey(c *call) error {
 	const what = "Key change error"
 	l := d.lock
 	switch {
-	case len(c.opts) > 0 || l != nil && l.root != d:
+	case l != nil && l.root != d:
 		return unknown("%s", c.cmd)
 	case l == nil:
-		return fail("%s: Dataset not encrypted.", what)
+		return keyFailure("%s: Dataset not encrypted.", what)
 	case !l.loaded:
-		return fail("%s: Key must be loaded.", what)
+		return keyFailure("%s: Key must be loaded.", what)
 	}
 	key, err := readKey(l.format, c.stdin)
 	if err != nil {
-		return refuse(what, err)
+		return keyFailure("%s: %w", what, err)
 	}
 	l.key = key
 	return nil

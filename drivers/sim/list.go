@@ -135,9 +135,6 @@ func (z *ZFS) list(c *call) error {
 	if err := known(c, columns); err != nil {
 		return err
 	}
-	if c.has('s') || c.has('S') {
-		return unknown("zfs list in another order")
-	}
 	if !c.has('t') { // a snapshot that is named is listed as well
 		want |= snapshotKind
 	}
@@ -188,11 +185,11 @@ func (z *ZFS) get(c *call) error {
 		return unknown("zfs get for people")
 	}
 	names := strings.Split(c.args[0], ",")
-	if err := known(c, names); err != nil {
+	found, err := z.collect(c, c.args[1:], want, depth)
+	if err != nil || c.args[0] == "all" && len(found) == 0 {
 		return err
 	}
-	found, err := z.collect(c, c.args[1:], want, depth)
-	if err != nil {
+	if err := known(c, names); err != nil {
 		return err
 	}
 	for _, e := range found {

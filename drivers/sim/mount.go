@@ -24,8 +24,9 @@ func busy(d *dataset) error {
 	return fail("cannot unmount '%s': pool or dataset is busy", d.mountedAt)
 }
 
-// remount changes what decides where d and those below it are mounted, and mounts those that were again.
-func (z *ZFS) remount(d *dataset, change func()) error {
+// remount changes what decides where d and those below it are mounted, and mounts those that were again. If moves, nothing
+// stays where they were mounted.
+func (z *ZFS) remount(d *dataset, moves bool, change func()) error {
 	var affected []*dataset
 	places := make(map[*dataset]string)
 	for _, one := range reversed(z.below(d.name)) {
@@ -33,12 +34,14 @@ func (z *ZFS) remount(d *dataset, change func()) error {
 			affected, places[one] = append(affected, one), one.mountedAt
 		}
 	}
-	wanted := z.lookup(entity{set: d}, "canmount").value == "on"
+	hadNone := z.mountpoint(d) == ""
 	if err := z.leave(affected); err != nil {
 		return err
 	}
 	for _, one := range affected {
-		removeMountpoint(places[one])
+		if moves {
+			removeMountpoint(places[one])
+		}
 	}
 	change()
 	for _, one := range reversed(affected) {
@@ -48,8 +51,13 @@ func (z *ZFS) remount(d *dataset, change func()) error {
 			}
 		}
 	}
-	if wanted {
-		return z.mountIfWanted(d)
+	if !hadNone {
+		return nil
+	}
+	for _, one := range z.below(d.name) {
+		if err := z.mountIfWanted(one); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -76,7 +84,7 @@ func (z *ZFS) mountVerb(c *call) error {
 	case d.locked():
 		return fail("%s: encryption key not loaded", what)
 	case d.unborn:
-		return fail("%s: Unable to mount partially-received dataset", what)
+		return fail("%s: Contains partially-completed state from \"zfs receive -s\", which can be resumed with \"zfs send -t\"", what)
 	}
 	return z.mount(d)
 }

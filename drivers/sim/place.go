@@ -141,9 +141,9 @@ func removeMountpoint(at string) {
 	_ = os.Remove(at) // as the tool does: what is in the way stays
 }
 
-// skip is what does not belong to the contents of a mounted file system: its control directory, and those that are mounted
-// in it.
-func (z *ZFS) skip(d *dataset) func(path string) bool {
+// skip tells what does not belong to the contents of a file system: its control directory, and those that are mounted in it.
+// A copy has an empty directory in the place of the latter.
+func (z *ZFS) skip(d *dataset) func(path string) (skipped, mounted bool) {
 	mounts := make(map[string]bool)
 	for _, other := range z.sets {
 		if other != d && other.mountedAt != "" {
@@ -151,8 +151,8 @@ func (z *ZFS) skip(d *dataset) func(path string) bool {
 		}
 	}
 	root := d.root()
-	return func(path string) bool {
-		return path == filepath.Join(root, control) || mounts[path]
+	return func(path string) (skipped, mounted bool) {
+		return path == filepath.Join(root, control) || mounts[path], mounts[path]
 	}
 }
 
@@ -171,7 +171,7 @@ func (z *ZFS) replace(d *dataset, with string) error {
 	if err := removeTree(data); err != nil {
 		return err
 	}
-	if err := copyTree(with, data, nil); err != nil {
+	if err := copyTree(with, data, all); err != nil {
 		return err
 	}
 	for _, m := range reversed(mounted) {
@@ -186,11 +186,10 @@ func (z *ZFS) replace(d *dataset, with string) error {
 
 // drop removes all that a file system has on disk.
 func (z *ZFS) drop(d *dataset) error {
-	at := d.mountedAt
 	if err := z.unmount(d); err != nil {
 		return err
 	}
-	if at != "" {
+	if at := z.mountpoint(d); at != "" {
 		removeMountpoint(at)
 	}
 	delete(z.sets, d.name)

@@ -23,19 +23,20 @@ func (z *ZFS) poolsOf(c *call, names []string) []*pool {
 	if len(names) == 0 {
 		return z.imported()
 	}
-	var pools []*pool
 	for _, name := range names {
-		p := z.pools[name]
-		if p == nil || p.gone != nil {
+		if p := z.pools[name]; p == nil || p.gone != nil {
 			c.warn("cannot open '%s': no such pool", name)
-			continue
 		}
-		if !slices.Contains(pools, p) {
-			pools = append(pools, p)
-		}
+	}
+	pools := slices.DeleteFunc(z.imported(), func(p *pool) bool { return !slices.Contains(names, p.name) })
+	if len(pools) > 0 {
+		c.code = 0 // as the tool has it
 	}
 	return pools
 }
+
+// raw is what a pool has with what it keeps back for itself.
+func (p *pool) raw() int64 { return p.size + max(p.size/31, 128<<20) }
 
 // poolProperty is what a pool says of itself.
 func (z *ZFS) poolProperty(p *pool, name string) (value, error) {
@@ -46,13 +47,13 @@ func (z *ZFS) poolProperty(p *pool, name string) (value, error) {
 	case "guid":
 		return value{strconv.FormatUint(p.guid, 10), "-"}, nil
 	case "size":
-		return value{strconv.FormatInt(p.size, 10), "-"}, nil
+		return value{strconv.FormatInt(p.raw(), 10), "-"}, nil
 	case "allocated", "alloc":
 		return value{strconv.FormatInt(used(), 10), "-"}, nil
 	case "free":
-		return value{strconv.FormatInt(p.size-used(), 10), "-"}, nil
+		return value{strconv.FormatInt(p.raw()-used(), 10), "-"}, nil
 	case "capacity":
-		return value{strconv.FormatInt(used()*100/p.size, 10), "-"}, nil
+		return value{strconv.FormatInt(used()*100/p.raw(), 10), "-"}, nil
 	case "health":
 		if p.suspended {
 			return value{"SUSPENDED", "-"}, nil
@@ -62,6 +63,8 @@ func (z *ZFS) poolProperty(p *pool, name string) (value, error) {
 		return value{"off", "-"}, nil
 	case "altroot", "comment":
 		return value{"-", "default"}, nil
+	case "ashift":
+		return value{"0", "default"}, nil
 	case "failmode":
 		return value{"wait", "default"}, nil
 	}
@@ -111,7 +114,10 @@ func (z *ZFS) poolGet(c *call) error {
 }
 
 func (z *ZFS) poolStatus(c *call) error {
-	return unknown("%s", c.cmd)
+	if len(c.args) == 0 || len(z.poolsOf(c, c.args)) > 0 {
+		return unknown("zpool status, which is for people")
+	}
+	return nil
 }
 
 // poolSync: what has been written counts at once here.

@@ -180,12 +180,15 @@ func (e entity) own(name string) (value, bool) {
 	if v, ok := e.props()[name]; ok {
 		return value{v, "local"}, true
 	}
-	if e.set != nil {
-		if v, ok := e.set.received[name]; ok {
-			return value{v, "received"}, true
-		}
+	received := map[string]string(nil)
+	switch {
+	case e.snap != nil:
+		received = e.snap.received
+	case e.set != nil && !e.set.shadowed[name]:
+		received = e.set.received
 	}
-	return value{}, false
+	v, ok := received[name]
+	return value{v, "received"}, ok
 }
 
 // above is where an entity inherits from.
@@ -203,7 +206,7 @@ func (z *ZFS) above(e entity) *dataset {
 func (z *ZFS) writtenSince(e entity, since string) value {
 	s := e.home().snapshot(since)
 	switch {
-	case s == nil:
+	case s == nil || e.snap != nil && e.snap.createtxg <= s.createtxg:
 		return none
 	case e.set != nil:
 		return value{strconv.FormatInt(z.now(e.set).sizeWithout(s.state), 10), "local"}
@@ -270,6 +273,9 @@ func (z *ZFS) report(e entity, name string) string {
 		for _, d := range z.clones(e.snap) {
 			names = append(names, d.name)
 		}
+		if len(names) == 0 {
+			return "-"
+		}
 		return strings.Join(names, ",")
 	case "defer_destroy":
 		return onWhen(e.snap.deferred)
@@ -314,10 +320,10 @@ func settings(words []string, kind kinds, creating bool, what string) ([]setting
 	for _, word := range words {
 		name, v, ok := strings.Cut(word, "=")
 		if !ok {
-			return nil, unknown("the property %q without a value", word)
+			return nil, fail("missing '=' for property=value argument")
 		}
 		if slices.ContainsFunc(all, func(s setting) bool { return s.name == name }) {
-			return nil, unknown("property %s twice", name)
+			return nil, fail("property '%s' specified multiple times", name)
 		}
 		checked, err := check(name, v, kind, creating)
 		if err != nil {
@@ -358,8 +364,8 @@ func checkNumber(name, v string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if v == "0" && (name == "quota" || name == "refquota" || name == "reservation" || name == "refreservation") {
-		return "", unknown("%s=0", name)
+	if v == "0" && (name == "quota" || name == "refquota") {
+		return "", fail("use 'none' to disable quota/refquota")
 	}
 	if name == "recordsize" && (n < 512 || n > 1<<20 || n&(n-1) != 0) {
 		return "", fail("'recordsize' must be power of 2 from 512B to 1M")

@@ -1,9 +1,7 @@
 package sim
 
 import (
-	"errors"
-	"os"
-	"path/filepath"
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -24,8 +22,10 @@ func (z *ZFS) receive(c *call) error {
 	if c.has('A') {
 		return z.abandon(c)
 	}
-	if c.has('v') {
-		return unknown("%s", c.cmd)
+	for _, word := range c.opts['o'] {
+		if name, _, _ := strings.Cut(word, "="); properties[name].readonly {
+			return fail("cannot receive: invalid property '%s'", name)
+		}
 	}
 	set, err := settings(c.opts['o'], filesystem, true, "cannot receive")
 	if err != nil {
@@ -49,6 +49,9 @@ func (z *ZFS) receive(c *call) error {
 		return err
 	}
 	if done, err := r.begin(z, c); done || err != nil {
+		return err
+	}
+	if err := r.checkQuota(z, c); err != nil {
 		return err
 	}
 	if r.flaw != sound {
@@ -77,7 +80,7 @@ func (r *receiving) check(z *ZFS, c *call) error {
 		return fail("%s: destination has snapshots (eg. %s)\nmust destroy them to overwrite it", r.what, r.to.snapshots[0].full())
 	case r.to != nil && fresh && r.to.origin != nil:
 		return fail("%s: destination '%s' is a clone\nmust destroy it to overwrite it", r.what, r.name)
-	case r.to != nil && fresh && (r.to.lock != nil || r.Raw):
+	case r.to != nil && fresh && (r.to.lock != nil || r.Raw != nil):
 		return fail("%s: zfs receive -F cannot be used to destroy an encrypted filesystem or overwrite an unencrypted one with an encrypted one", r.what)
 	case r.to == nil && (!fresh || !strings.Contains(r.name, "/")):
 		return fail("%s: destination '%s' does not exist", r.what, r.name)
@@ -103,15 +106,15 @@ func (r *receiving) begin(z *ZFS, c *call) (done bool, err error) {
 	if p := r.to.partial; p != nil && !r.resumes() {
 		return false, fail("%s: destination %s contains partially-complete state from \"zfs receive -s\".", r.what, r.name)
 	} else if r.resumes() && (p == nil || p.To != r.To || len(p.body) != r.Offset) {
-		return false, unknown("a stream that resumes something else")
+		return false, fail("%s: kernel modules must be upgraded to receive this stream.", r.what)
 	}
 	if r.From == 0 {
 		return false, nil
 	}
-	if slices.ContainsFunc(r.to.snapshots, func(s *snapshot) bool { return s.guid == r.To }) {
-		return true, nil
-	}
 	if r.to.snapshot(r.snap) != nil {
+		if slices.ContainsFunc(r.to.snapshots, func(s *snapshot) bool { return s.guid == r.To }) {
+			return true, nil
+		}
 		return false, fail("cannot restore to %s@%s: destination already exists", r.name, r.snap)
 	}
 	at := slices.IndexFunc(r.to.snapshots, func(s *snapshot) bool { return s.guid == r.From })
@@ -136,6 +139,21 @@ func (d *dataset) lastChange() uint64 {
 		}
 	}
 	return 0
+}
+
+// checkQuota refuses what a quota above leaves no room for.
+func (r *receiving) checkQuota(z *ZFS, c *call) error {
+	up := z.sets[r.name[:max(0, strings.LastIndexByte(r.name, '/'))]]
+	if r.to != nil || up == nil || int64(len(r.body)) <= z.room(up) {
+		return nil
+	}
+	if c.has('s') {
+		if err := r.create(z); err != nil {
+			return err
+		}
+		r.to.unborn, r.to.partial = true, &partial{header: *r.header}
+	}
+	return fail("%s: destination %s space quota exceeded.", r.what, r.name)
 }
 
 // breakOff keeps what has arrived, if that was asked for.
@@ -166,14 +184,13 @@ func (r *receiving) breakOff(z *ZFS, c *call) error {
 
 // create makes the metadata of a new file system.
 func (r *receiving) create(z *ZFS) error {
-	var stdin []byte
 	up := z.sets[r.name[:strings.LastIndexByte(r.name, '/')]]
-	d, err := z.build(r.name, nil, r.set, stdin, r.what)
+	d, err := z.build(r.name, nil, r.set, nil, r.what)
 	if err != nil {
 		return err
 	}
-	if r.Raw {
-		d.lock = &lock{root: d, cipher: r.Cipher, format: r.Format, key: r.Key}
+	if r.Raw != nil {
+		d.lock = &lock{root: d, cipher: r.Raw.Cipher, format: r.Raw.Format, key: r.Raw.Key}
 	} else if up.lock != nil {
 		d.lock = up.lock
 	}
@@ -199,8 +216,10 @@ func (r *receiving) finish(z *ZFS, c *call) error {
 	}
 	d := r.to
 	mountLater := d.unborn
-	if err := r.dropNewer(z); err != nil {
-		return err
+	if c.has('F') {
+		if err := r.dropNewer(z); err != nil {
+			return err
+		}
 	}
 	d.unborn, d.partial = false, nil
 	if r.WithProps {
@@ -210,25 +229,42 @@ func (r *receiving) finish(z *ZFS, c *call) error {
 			}
 		}
 	}
-	d.props = with(d.props, r.set)
-	s := &snapshot{of: d, name: r.snap, identity: identity{guid: r.To, createtxg: z.txg, creation: r.Creation}, holds: make(map[string]int64), props: make(map[string]string)}
+	s := &snapshot{of: d, name: r.snap, identity: identity{guid: r.To, createtxg: z.txg, creation: r.Creation}, holds: make(map[string]int64), props: make(map[string]string), received: make(map[string]string)}
 	for _, pair := range r.SnapProps {
-		s.props[pair[0]] = pair[1]
+		s.received[pair[0]] = pair[1]
 	}
 	if err := unpack(nodes, s.root()); err != nil {
 		return err
 	}
-	if s.state, err = look(s.root(), nil); err != nil {
+	if s.state, err = look(s.root(), all); err != nil {
 		return err
 	}
 	d.snapshots = append(d.snapshots, s)
 	if err := z.replace(d, s.root()); err != nil {
 		return err
 	}
+	r.limit(z, c)
 	if mountLater && !c.has('u') {
 		return z.mountIfWanted(d)
 	}
 	return nil
+}
+
+// limit sets limits last. One that what has come exceeds is not set, and that is no failure.
+func (r *receiving) limit(z *ZFS, c *call) {
+	delete(z.seen, r.to)
+	for _, s := range r.set {
+		if properties[s.name].counts != size {
+			r.to.props[s.name] = s.value
+			continue
+		}
+		delete(r.to.props, s.name)
+		if err := z.checkLimits(r.to, s); err != nil {
+			fmt.Fprintf(&c.stderr, "cannot receive %s property on %s: %v\n", s.name, r.name, err)
+			continue
+		}
+		r.to.props[s.name] = s.value
+	}
 }
 
 // dropNewer removes what a forced stream replaces.
@@ -255,6 +291,9 @@ func (z *ZFS) partialOf(d *dataset) *partial {
 // abandon throws away what a receive that broke off has left.
 func (z *ZFS) abandon(c *call) error {
 	d, err := z.openSet(c.args[0])
+	if f, ok := err.(*failure); ok {
+		return &failure{text: f.text + "\n" + receiveUsage, code: 2}
+	}
 	if err != nil {
 		return err
 	}
@@ -267,7 +306,3 @@ func (z *ZFS) abandon(c *call) error {
 	d.partial = nil
 	return nil
 }
-
-var _ = errors.Join
-var _ = os.Remove
-var _ = filepath.Join

@@ -38,12 +38,12 @@ func (z *ZFS) rename(c *call) error {
 		move()
 		return nil
 	}
-	return z.remount(d, move)
+	return z.remount(d, true, move)
 }
 
 func (z *ZFS) checkMove(c *call, d *dataset, to, what string) error {
 	switch {
-	case c.has('f') || c.has('r'):
+	case c.has('r'):
 		return unknown("%s", c.cmd)
 	case z.poolOf(to) != z.poolOf(d.name):
 		return fail("%s: datasets must be within same pool", what)
@@ -72,7 +72,7 @@ func (z *ZFS) renameSnapshot(c *call, from, to string) error {
 	what := "cannot rename to '" + to + "'"
 	at, name, ok := strings.Cut(to, "@")
 	switch {
-	case !ok || at == "" || c.has('f') || c.has('u'):
+	case !ok || at == "" || c.has('u'):
 		return unknown("%s", c.cmd)
 	case at != s.of.name:
 		return fail("%s: snapshots must be part of same dataset", what)

@@ -12,26 +12,20 @@ func (z *ZFS) send(c *call) error {
 	if err != nil {
 		return err
 	}
-	h.Estimate = s.state.size() + 2048
-	if base != nil {
-		h.Estimate = s.state.sizeWithout(base) + 2048
-	}
 	body, err := z.bodyOf(s)
 	if err != nil {
 		return err
 	}
-	left := h.Estimate * int64(len(body)-min(offset, len(body))) / int64(len(body))
-	if c.has('P') || c.has('v') {
-		if !c.has('P') || !c.has('n') {
-			return unknown("%s", c.cmd)
-		}
-		z.describe(c, h, offset, left, s)
+	left := s.state.sizeWithout(base) * int64(len(body)-min(offset, len(body))) / int64(len(body))
+	if c.has('n') != c.has('P') {
+		return unknown("%s", c.cmd)
 	}
 	if c.has('n') {
+		z.describe(c, h, offset, left, s)
 		return nil
 	}
-	if s.of.locked() && !h.Raw {
-		return fail("warning: cannot send '%s': source key must be loaded", s.full())
+	if s.of.locked() && h.Raw == nil {
+		return fail("warning: cannot send '%s': dataset key must be loaded", s.full())
 	}
 	h.Offset = offset
 	stream, err := encode(h, body)
@@ -55,7 +49,7 @@ func (z *ZFS) release(c *call) {
 
 // bodyOf packs the tree of a snapshot.
 func (z *ZFS) bodyOf(s *snapshot) ([]byte, error) {
-	nodes, err := pack(s.root(), nil)
+	nodes, err := pack(s.root(), all)
 	if err != nil {
 		return nil, err
 	}
@@ -76,9 +70,9 @@ func (z *ZFS) sendWhat(c *call) (h header, offset int, s *snapshot, base state, 
 	if s, err = z.openSnapshot(c.args[0]); err != nil {
 		return h, 0, nil, nil, err
 	}
-	h = header{Name: s.full(), To: s.guid, Txg: s.createtxg, Creation: s.creation}
+	h = header{Name: s.full(), To: s.guid, Creation: s.creation}
 	if c.has('i') {
-		if h.From, base, err = z.baseOf(s, c.value('i', "")); err != nil {
+		if h.From, base, err = z.baseOf(c, s, c.value('i', "")); err != nil {
 			return h, 0, nil, nil, err
 		}
 	}
@@ -90,9 +84,9 @@ func (z *ZFS) sendWhat(c *call) (h header, offset int, s *snapshot, base state, 
 	}
 	switch l := s.of.lock; {
 	case l != nil && c.has('p') && !c.has('w'):
-		return h, 0, nil, nil, fail("cannot send %s: encrypted dataset %s may not be sent with properties without the raw flag", s.full(), s.of.name)
+		return h, 0, nil, nil, fail("cannot send %[1]s: encrypted dataset %[2]s may not be sent with properties without the raw flag\nwarning: cannot send '%[1]s': backup failed", s.full(), s.of.name)
 	case l != nil && c.has('w'):
-		h.Raw, h.Cipher, h.Format, h.Key = true, l.cipher, l.format, l.key
+		h.Raw = &sealed{l.cipher, l.format, l.key}
 	}
 	return h, 0, s, base, nil
 }
@@ -105,7 +99,7 @@ func pairs(props map[string]string) (all [][2]string) {
 }
 
 // baseOf finds the snapshot or bookmark that an incremental stream starts from.
-func (z *ZFS) baseOf(s *snapshot, from string) (guid uint64, base state, err error) {
+func (z *ZFS) baseOf(c *call, s *snapshot, from string) (guid uint64, base state, err error) {
 	if !strings.ContainsAny(from, "@#") {
 		return 0, nil, unknown("send -i %s", from)
 	}
@@ -117,8 +111,10 @@ func (z *ZFS) baseOf(s *snapshot, from string) (guid uint64, base state, err err
 	switch {
 	case strings.Contains(from, "@") && !ok:
 		return 0, nil, fail("cannot open '%s': %s", from, absent)
+	case !ok && c.has('n'):
+		return 0, nil, fail("%s: No such process", what)
 	case !ok:
-		return 0, nil, fail("%s: incremental source could not be found", what)
+		return 0, nil, fail("%s: incremental source (%s) does not exist", what, from)
 	case e.identity().createtxg >= s.createtxg || !z.isBefore(e, s):
 		return 0, nil, fail("%s: not an earlier snapshot from the same fs", what)
 	}
@@ -152,24 +148,19 @@ func (z *ZFS) resumeWhat(token string) (h header, offset int, s *snapshot, base 
 	if err != nil {
 		return h, 0, nil, nil, err
 	}
-	const what = "cannot resume send"
 	e, ok := z.find(told.Name)
-	for _, d := range z.sets {
-		for _, other := range d.snapshots {
-			if other.guid == told.To {
-				s = other
-			}
-		}
-	}
 	switch {
-	case s == nil && ok:
-		return h, 0, nil, nil, fail("%s: '%s' is no longer the same snapshot used in the initial send", what, e.name())
-	case s == nil:
-		return h, 0, nil, nil, fail("%s: '%s' used in the initial send no longer exists", what, told.Name)
+	case !ok && z.hasGUID(told.To):
+		return h, 0, nil, nil, unknown("a token of a snapshot that has another name now")
+	case !ok:
+		return h, 0, nil, nil, resumeFailure("'%s' used in the initial send no longer exists", told.Name)
+	case e.snap.guid != told.To:
+		return h, 0, nil, nil, resumeFailure("'%s' is no longer the same snapshot used in the initial send", told.Name)
 	}
-	h = header{Name: s.full(), To: s.guid, From: told.From, Txg: s.createtxg, Creation: s.creation}
-	if l := s.of.lock; l != nil && told.Raw {
-		h.Raw, h.Cipher, h.Format, h.Key = true, l.cipher, l.format, l.key
+	s = e.snap
+	h = header{Name: s.full(), To: s.guid, From: told.From, Creation: s.creation}
+	if l := s.of.lock; l != nil && told.Raw != nil {
+		h.Raw = &sealed{l.cipher, l.format, l.key}
 	}
 	if told.From == 0 {
 		return h, offset, s, nil, nil
@@ -184,7 +175,22 @@ func (z *ZFS) resumeWhat(token string) (h header, offset int, s *snapshot, base 
 			return h, offset, s, nil, nil
 		}
 	}
-	return h, 0, nil, nil, fail("%s: incremental source %#x no longer exists", what, told.From)
+	return h, 0, nil, nil, resumeFailure("incremental source %#x no longer exists", told.From)
+}
+
+// hasGUID reports whether any snapshot has a guid.
+func (z *ZFS) hasGUID(guid uint64) bool {
+	for _, d := range z.sets {
+		if slices.ContainsFunc(d.snapshots, func(s *snapshot) bool { return s.guid == guid }) {
+			return true
+		}
+	}
+	return false
+}
+
+// resumeFailure is fail for "send -t", which exits in a way of its own.
+func resumeFailure(format string, args ...any) error {
+	return &failure{text: "cannot resume send: " + fmt.Sprintf(format, args...), code: 255}
 }
 
 // describe is what -nP says.

@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -16,7 +15,7 @@ func parseSize(s string) (uint64, error) {
 	suffix := strings.ToUpper(s[len(digits):])
 	n, err := strconv.ParseUint(digits, 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("bad numeric value '%s'", s)
+		return 0, fail("bad numeric value '%s'", s)
 	}
 	if suffix == "" || suffix == "B" {
 		return n, nil

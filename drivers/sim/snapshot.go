@@ -103,7 +103,7 @@ func (z *ZFS) cut(s *snapshot) error {
 	if s.of.last, err = z.stateOf(s.of); err != nil {
 		return err
 	}
-	if s.state, err = look(s.root(), nil); err != nil {
+	if s.state, err = look(s.root(), all); err != nil {
 		return err
 	}
 	s.of.snapshots = append(s.of.snapshots, s)
@@ -133,7 +133,7 @@ func (z *ZFS) rollback(c *call) error {
 		return err
 	}
 	younger, marks := s.of.younger(s)
-	if len(younger)+len(marks) > 0 && !c.has('r') && !c.has('R') {
+	if len(younger)+len(marks) > 0 && !c.has('r') {
 		text := fmt.Sprintf("cannot rollback to '%s': more recent snapshots or bookmarks exist\nuse '-r' to force deletion of the following snapshots and bookmarks:", s.full())
 		for _, name := range append(names(younger), markNames(marks)...) {
 			text += "\n" + name
@@ -141,11 +141,11 @@ func (z *ZFS) rollback(c *call) error {
 		return fail("%s", text)
 	}
 	for _, one := range younger {
-		if clones := z.clones(one); len(clones) > 0 && !c.has('R') {
+		if clones := z.clones(one); len(clones) > 0 {
 			return fail("cannot rollback to '%s': clones of previous snapshots exist\nuse '-R' to force deletion of the following clones and dependents:\n%s",
 				s.full(), clones[0].name)
-		} else if len(clones) > 0 || len(one.holds) > 0 {
-			return unknown("rollback past what is cloned or held")
+		} else if len(one.holds) > 0 {
+			return unknown("rollback past what is held")
 		}
 	}
 	if err := z.guard("cannot rollback '"+s.of.name+"'", s.of.name); err != nil {
@@ -199,9 +199,6 @@ func (z *ZFS) clone(c *call) error {
 	if err := checkName(name, filesystem); err != nil {
 		return refuse(what, err)
 	}
-	if c.has('p') {
-		return unknown("zfs clone -p")
-	}
 	if err := z.checkParents(what, name, false); err != nil {
 		return err
 	}
@@ -222,11 +219,14 @@ func (z *ZFS) clone(c *call) error {
 	if err := os.MkdirAll(filepath.Join(d.place, "snapshot"), 0o755); err != nil {
 		return err
 	}
-	if err := copyTree(s.root(), filepath.Join(d.place, "data"), nil); err != nil {
+	if err := copyTree(s.root(), filepath.Join(d.place, "data"), all); err != nil {
 		return err
 	}
 	if d.last, err = z.stateOf(d); err != nil {
 		return err
+	}
+	if at := z.mountpoint(d); d.locked() && at != "" && z.lookup(entity{set: d}, "canmount").value == "on" {
+		return fail("cannot mount '%s': encryption key not loaded\nfilesystem successfully created, but not mounted", at)
 	}
 	return z.mountIfWanted(d)
 }
@@ -264,6 +264,3 @@ func (z *ZFS) promote(c *call) error {
 	d.origin, from.origin = from.origin, origin
 	return nil
 }
-
-// snapshotUsage is what "zfs snapshot" says to what it cannot make sense of.
-const snapshotUsage = "usage:\n"

@@ -22,13 +22,13 @@ func (z *ZFS) stateOf(d *dataset) (state, error) {
 	return look(d.root(), z.skip(d))
 }
 
-func look(root string, skip func(string) bool) (state, error) {
+func look(root string, skip func(string) (skipped, mounted bool)) (state, error) {
 	seen := make(state)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if skip != nil && skip(path) {
+		if skipped, _ := skip(path); skipped {
 			return skipEntry(entry)
 		}
 		var st unix.Stat_t

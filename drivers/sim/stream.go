@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/gob"
+	"encoding/hex"
 	"fmt"
 	"hash/crc32"
 	"strconv"
@@ -13,6 +14,9 @@ import (
 // magic begins every stream.
 const magic = "sim zfs stream 1\n"
 
+// recordSize is how much of a stream zfs reads before it looks at any of it.
+const recordSize = 312
+
 // chunkSize is how much of a stream is checked, and kept when it breaks off, at a time.
 const chunkSize = 64 << 10
 
@@ -20,19 +24,17 @@ const chunkSize = 64 << 10
 type header struct {
 	Name      string // of the snapshot at the sender
 	To, From  uint64 // guids; From is 0 for a full stream
-	Txg       uint64
 	Creation  int64
 	Offset    int // of the body, at which it goes on
 	Size      int // of the whole body
-	Estimate  int64
 	WithProps bool
 	Props     [][2]string // of the file system, with WithProps
 	SnapProps [][2]string // of the snapshot, with WithProps
-	Raw       bool
-	Cipher    string // with Raw, how it is encrypted
-	Format    string
-	Key       string
+	Raw       *sealed     // how it is encrypted, if it is sent as it is on disk
 }
+
+// sealed is what a raw stream carries of a lock.
+type sealed struct{ Cipher, Format, Key string }
 
 // encode writes a stream of body from h.Offset on.
 func encode(h header, body []byte) ([]byte, error) {
@@ -70,7 +72,7 @@ const (
 func decode(stream []byte) (*header, []byte, flaw) {
 	rest, ok := bytes.CutPrefix(stream, []byte(magic))
 	if !ok {
-		if len(stream) < len(magic) {
+		if len(stream) < recordSize {
 			return nil, nil, truncated
 		}
 		return nil, nil, foreign
@@ -134,35 +136,33 @@ func (d *dataset) resumeToken() string {
 	}
 	p := d.partial
 	packed := fmt.Sprintf("%016x%016x%016x%s", p.To, p.From, len(p.body), p.Name)
-	if p.Raw {
+	if p.Raw != nil {
 		packed += "\x00raw"
 	}
 	return fmt.Sprintf("1-%010x-%x-%x", crc32.ChecksumIEEE([]byte(packed)), len(packed), packed)
 }
 
 // parseToken is the inverse of resumeToken.
-func parseToken(token string) (partialHeader header, at int, err error) {
+func parseToken(token string) (_ header, at int, err error) {
 	parts := strings.Split(token, "-")
-	corrupt := fail("cannot resume send: resume token is corrupt (nvlist_unpack error)")
-	switch {
-	case len(parts) != 4:
-		return header{}, 0, fail("cannot resume send: resume token is corrupt (invalid format)")
-	case parts[0] != "1":
-		return header{}, 0, fail("cannot resume send: resume token is corrupt (invalid version %s)", parts[0])
+	if len(parts) != 4 || parts[0] != "1" {
+		return header{}, 0, resumeFailure("resume token is corrupt (invalid format)")
 	}
-	var packed []byte
-	if _, err := fmt.Sscanf(parts[3], "%x", &packed); err != nil || len(packed) < 48 {
-		return header{}, 0, corrupt
-	}
-	if fmt.Sprintf("%010x", crc32.ChecksumIEEE(packed)) != parts[1] {
-		return header{}, 0, fail("cannot resume send: resume token is corrupt (incorrect checksum)")
+	packed, err := hex.DecodeString(parts[3])
+	if err != nil || fmt.Sprintf("%010x", crc32.ChecksumIEEE(packed)) != parts[1] {
+		return header{}, 0, resumeFailure("resume token is corrupt (incorrect checksum)")
 	}
 	var numbers [3]uint64
-	for i := range numbers {
+	for i := range numbers { // the checksum says that they are ours
 		if numbers[i], err = strconv.ParseUint(string(packed[16*i:16*i+16]), 16, 64); err != nil {
-			return header{}, 0, corrupt
+			return header{}, 0, err
 		}
 	}
-	name, raw, _ := strings.Cut(string(packed[48:]), "\x00")
-	return header{To: numbers[0], From: numbers[1], Name: name, Raw: raw != ""}, int(numbers[2]), nil
+	h := header{To: numbers[0], From: numbers[1]}
+	if name, _, raw := strings.Cut(string(packed[48:]), "\x00"); raw {
+		h.Name, h.Raw = name, &sealed{}
+	} else {
+		h.Name = name
+	}
+	return h, int(numbers[2]), nil
 }

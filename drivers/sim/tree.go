@@ -24,14 +24,18 @@ type node struct {
 }
 
 // pack reads a tree, parents before what is in them.
-func pack(root string, skip func(string) bool) ([]node, error) {
+func pack(root string, skip func(string) (skipped, mounted bool)) ([]node, error) {
 	var nodes []node
 	first := make(map[uint64]string)
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		if skip != nil && skip(path) {
+		skipped, mounted := skip(path)
+		if mounted {
+			nodes = append(nodes, node{Path: path[len(root):], Mode: unix.S_IFDIR | 0o755})
+		}
+		if skipped {
 			return skipEntry(entry)
 		}
 		var st unix.Stat_t
@@ -140,7 +144,7 @@ func (n node) finish(to string) error {
 }
 
 // copyTree copies a tree. to must not exist.
-func copyTree(from, to string, skip func(string) bool) error {
+func copyTree(from, to string, skip func(string) (skipped, mounted bool)) error {
 	nodes, err := pack(from, skip)
 	if err != nil {
 		return fmt.Errorf("sim: copy: %w", err)
@@ -161,6 +165,9 @@ func removeTree(root string) error {
 	}
 	return os.RemoveAll(root)
 }
+
+// all skips nothing.
+func all(string) (skipped, mounted bool) { return false, false }
 
 func skipEntry(entry fs.DirEntry) error {
 	if entry.IsDir() {

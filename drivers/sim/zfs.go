@@ -79,16 +79,7 @@ func (z *ZFS) next() uint64 {
 
 // Run implements tool.Runner.
 func (z *ZFS) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
-	var stdout bytes.Buffer
-	result, err := z.Stream(ctx, c, bytes.NewReader(c.Stdin), &stdout)
-	var exit *tool.ExitError
-	if errors.As(err, &exit) {
-		exit.Stdout = stdout.Bytes()
-	}
-	if err == nil {
-		result.Stdout = stdout.Bytes()
-	}
-	return result, err
+	return z.Stream(ctx, c, nil, nil)
 }
 
 // Stream implements tool.Streamer.
@@ -97,6 +88,10 @@ func (z *ZFS) Stream(ctx context.Context, c tool.Cmd, stdin io.Reader, stdout io
 		return tool.Result{}, ended(c, "not started", err, cairn.ErrUnavailable)
 	}
 	run, err := parseCall(c)
+	var refused *failure
+	if errors.As(err, &refused) {
+		return tool.Result{}, tool.NewExitError(c, refused.code, nil, []byte(refused.text+"\n"))
+	}
 	if err != nil {
 		return tool.Result{}, err
 	}
@@ -110,28 +105,30 @@ func (z *ZFS) Stream(ctx context.Context, c tool.Cmd, stdin io.Reader, stdout io
 	if err := z.perform(run); err != nil {
 		return tool.Result{}, err
 	}
-	if stdout == nil {
-		stdout = &bytes.Buffer{}
-	}
-	kept := &bytes.Buffer{}
-	if _, err := io.MultiWriter(stdout, kept).Write(run.stdout.Bytes()); err != nil {
-		broken = errors.Join(broken, fmt.Errorf("write its output: %w", err))
+	if stdout != nil {
+		if _, err := run.stdout.WriteTo(stdout); err != nil {
+			broken = errors.Join(broken, fmt.Errorf("write its output: %w", err))
+		}
 	}
 	z.release(run)
 	if ctx.Err() != nil {
 		return tool.Result{}, ended(c, "killed; outcome unknown, look before trying again", ctx.Err(), cairn.ErrUnknownOutcome)
 	}
-	var answer error
-	if run.code != 0 {
-		answer = tool.NewExitError(c, run.code, nil, run.stderr.Bytes())
+	return run.answer(broken)
+}
+
+// answer is what a command that has run returns; broken is why its input or output was not.
+func (c *call) answer(broken error) (tool.Result, error) {
+	stdout, stderr := c.stdout.Bytes(), c.stderr.Bytes()
+	switch {
+	case broken != nil && c.code != 0:
+		return tool.Result{}, fmt.Errorf("%s: %w; the tool: %w", c.cmd, broken, tool.NewExitError(c.cmd, c.code, stdout, stderr))
+	case broken != nil:
+		return tool.Result{}, fmt.Errorf("%s: %w", c.cmd, broken)
+	case c.code != 0:
+		return tool.Result{}, tool.NewExitError(c.cmd, c.code, stdout, stderr)
 	}
-	if broken != nil && answer != nil {
-		return tool.Result{}, fmt.Errorf("%s: %w; the tool: %w", c, broken, answer)
-	}
-	if broken != nil {
-		return tool.Result{}, fmt.Errorf("%s: %w", c, broken)
-	}
-	return tool.Result{Stderr: run.stderr.Bytes()}, answer
+	return tool.Result{Stdout: stdout, Stderr: stderr}, nil
 }
 
 // ended is the error of a tool whose context has ended, as tool.Machine gives it.
@@ -172,7 +169,6 @@ type call struct {
 	opts   map[byte][]string // "" for each time that a flag without a value was given
 	args   []string
 	stdin  []byte
-	cut    bool // stdin broke off
 	stdout bytes.Buffer
 	stderr bytes.Buffer
 	code   int
@@ -221,27 +217,27 @@ var verbs = map[string]struct {
 	max  int
 }{
 	"zfs bookmark":   {"", (*ZFS).bookmark, 2, 2},
-	"zfs change-key": {"lo:", (*ZFS).changeKey, 1, 1},
-	"zfs clone":      {"po:", (*ZFS).clone, 2, 2},
+	"zfs change-key": {"", (*ZFS).changeKey, 1, 1},
+	"zfs clone":      {"o:", (*ZFS).clone, 2, 2},
 	"zfs create":     {"puo:", (*ZFS).create, 1, 1},
 	"zfs destroy":    {"rRd", (*ZFS).destroy, 1, 1},
 	"zfs get":        {"Hprd:t:o:s:", (*ZFS).get, 2, 1000},
-	"zfs hold":       {"r", (*ZFS).hold, 2, 1000},
-	"zfs holds":      {"Hr", (*ZFS).holds, 1, 1000},
-	"zfs inherit":    {"rS", (*ZFS).inherit, 2, 1000},
-	"zfs list":       {"Hprd:t:o:s:S:", (*ZFS).list, 0, 1000},
-	"zfs load-key":   {"nL:", (*ZFS).loadKey, 1, 1},
-	"zfs mount":      {"o:", (*ZFS).mountVerb, 1, 1},
+	"zfs hold":       {"", (*ZFS).hold, 2, 1000},
+	"zfs holds":      {"H", (*ZFS).holds, 1, 1000},
+	"zfs inherit":    {"S", (*ZFS).inherit, 2, 1000},
+	"zfs list":       {"Hprd:t:o:", (*ZFS).list, 0, 1000},
+	"zfs load-key":   {"", (*ZFS).loadKey, 1, 1},
+	"zfs mount":      {"", (*ZFS).mountVerb, 1, 1},
 	"zfs promote":    {"", (*ZFS).promote, 1, 1},
-	"zfs receive":    {"suFvo:x:A", (*ZFS).receive, 1, 1},
-	"zfs release":    {"r", (*ZFS).unhold, 2, 1000},
-	"zfs rename":     {"ufr", (*ZFS).rename, 2, 2},
-	"zfs rollback":   {"rRf", (*ZFS).rollback, 1, 1},
-	"zfs send":       {"nPvwcLepi:t:", (*ZFS).send, 0, 1},
+	"zfs receive":    {"suFo:x:A", (*ZFS).receive, 1, 1},
+	"zfs release":    {"", (*ZFS).unhold, 2, 1000},
+	"zfs rename":     {"ur", (*ZFS).rename, 2, 2},
+	"zfs rollback":   {"r", (*ZFS).rollback, 1, 1},
+	"zfs send":       {"nPwcLepi:t:", (*ZFS).send, 0, 1},
 	"zfs set":        {"", (*ZFS).set, 2, 1000},
 	"zfs snapshot":   {"ro:", (*ZFS).snapshot, 1, 1000},
-	"zfs unload-key": {"r", (*ZFS).unloadKey, 1, 1},
-	"zfs unmount":    {"f", (*ZFS).unmountVerb, 1, 1},
+	"zfs unload-key": {"", (*ZFS).unloadKey, 1, 1},
+	"zfs unmount":    {"", (*ZFS).unmountVerb, 1, 1},
 	"zpool get":      {"Hpo:", (*ZFS).poolGet, 1, 1000},
 	"zpool list":     {"Hpo:", (*ZFS).poolList, 0, 1000},
 	"zpool status":   {"", (*ZFS).poolStatus, 0, 1},
@@ -293,6 +289,8 @@ func (c *call) option(known, flags string, rest []string) ([]string, error) {
 	for i := range flags {
 		at := strings.IndexByte(known, flags[i])
 		switch {
+		case (at < 0 || flags[i] == ':') && c.cmd.Args[0] == "create" && !strings.ContainsRune("PVbnsopuv", rune(flags[i])):
+			return nil, &failure{text: fmt.Sprintf("invalid option '%c'\n%s", flags[i], createUsage), code: 2}
 		case at < 0 || flags[i] == ':':
 			return nil, unknown("option -%c of %s", flags[i], c.cmd)
 		case at+1 == len(known) || known[at+1] != ':':
@@ -313,7 +311,7 @@ func (c *call) option(known, flags string, rest []string) ([]string, error) {
 
 // readStdin reads to the end for a command that reads. The end of the context or a broken reader cuts it off.
 func (c *call) readStdin(ctx context.Context, stdin io.Reader) error {
-	if c.do == nil || !c.reads() {
+	if !c.reads() {
 		return nil
 	}
 	type part struct {
@@ -344,11 +342,9 @@ func (c *call) readStdin(ctx context.Context, stdin io.Reader) error {
 				return nil
 			}
 			if p.err != nil {
-				c.cut = true
 				return fmt.Errorf("read its input: %w", p.err)
 			}
 		case <-ctx.Done():
-			c.cut = true
 			return nil
 		}
 	}
