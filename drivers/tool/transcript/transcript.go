@@ -163,7 +163,16 @@ func Diff(old, new *Transcript) string {
 		marked(&b, '-', header(old))
 		marked(&b, '+', header(new))
 	}
-	differences(&b, asked(old), asked(new), old.Exchanges, new.Exchanges)
+	merge(asked(old), asked(new), func(i, j int) {
+		switch {
+		case j < 0:
+			marked(&b, '-', old.Exchanges[i].String())
+		case i < 0:
+			marked(&b, '+', new.Exchanges[j].String())
+		default:
+			compare(&b, old.Exchanges[i], new.Exchanges[j])
+		}
+	})
 	return b.String()
 }
 
@@ -182,8 +191,8 @@ func asked(t *Transcript) []string {
 	return all
 }
 
-// differences walks both along the longest common sequence of questions.
-func differences(b *strings.Builder, oldAsked, newAsked []string, old, new []Exchange) {
+// merge walks both along their longest common sequence. An index is -1 where only the other one has something.
+func merge(old, new []string, show func(i, j int)) {
 	common := make([][]int, len(old)+1) // [i][j]: how long it is for old[i:] and new[j:]
 	for i := range common {
 		common[i] = make([]int, len(new)+1)
@@ -191,21 +200,21 @@ func differences(b *strings.Builder, oldAsked, newAsked []string, old, new []Exc
 	for i := len(old) - 1; i >= 0; i-- {
 		for j := len(new) - 1; j >= 0; j-- {
 			common[i][j] = max(common[i+1][j], common[i][j+1])
-			if oldAsked[i] == newAsked[j] {
+			if old[i] == new[j] {
 				common[i][j] = 1 + common[i+1][j+1]
 			}
 		}
 	}
 	for i, j := 0, 0; i < len(old) || j < len(new); {
 		switch {
-		case i < len(old) && j < len(new) && oldAsked[i] == newAsked[j]:
-			compare(b, old[i], new[j])
+		case i < len(old) && j < len(new) && old[i] == new[j]:
+			show(i, j)
 			i, j = i+1, j+1
 		case j == len(new) || i < len(old) && common[i+1][j] >= common[i][j+1]:
-			marked(b, '-', old[i].String())
+			show(i, -1)
 			i++
 		default:
-			marked(b, '+', new[j].String())
+			show(-1, j)
 			j++
 		}
 	}
@@ -215,11 +224,21 @@ func differences(b *strings.Builder, oldAsked, newAsked []string, old, new []Exc
 func compare(b *strings.Builder, old, new Exchange) {
 	question := Exchange{Argv: old.Argv, Stdin: old.Stdin, Input: old.Input}.String()
 	before, after := strings.TrimPrefix(old.String(), question), strings.TrimPrefix(new.String(), question)
-	if before != after {
-		marked(b, ' ', question)
-		marked(b, '-', before)
-		marked(b, '+', after)
+	if before == after {
+		return
 	}
+	marked(b, ' ', question)
+	oldLines, newLines := slices.Collect(strings.Lines(before)), slices.Collect(strings.Lines(after))
+	merge(oldLines, newLines, func(i, j int) {
+		switch {
+		case j < 0:
+			marked(b, '-', oldLines[i])
+		case i < 0:
+			marked(b, '+', newLines[j])
+		default:
+			marked(b, ' ', oldLines[i])
+		}
+	})
 }
 
 func marked(b *strings.Builder, mark byte, s string) {
