@@ -36,9 +36,19 @@ func TestVerify(t *testing.T) {
 			tr.Exchanges = slices.DeleteFunc(tr.Exchanges, func(x transcript.Exchange) bool {
 				return notSimulated[strings.Join(x.Argv, " ")]
 			})
-			transcript.Verify(t, tr, m, &transcript.Names{Fixed: map[string]string{"/dir": m.dir}, Cells: sim.Cells})
+			for i, x := range tr.Exchanges {
+				if x.Argv[0] == "exportfs" {
+					tr.Exchanges[i].Stdout = sorted(x.Stdout)
+				}
+			}
+			transcript.Verify(t, tr, m, &transcript.Names{Fixed: map[string]string{"/dir": m.dir, "/srv": m.srv}, Cells: sim.Cells})
 		})
 	}
+}
+
+// sorted puts lines in order: exportfs lists its table in the order of a hash.
+func sorted(lines string) string {
+	return strings.Join(slices.Sorted(strings.Lines(lines)), "")
 }
 
 // notSimulated are commands of the transcripts for which the simulator has no answer.
@@ -63,11 +73,13 @@ var notSimulated = map[string]bool{
 	"zpool status frail": true,
 }
 
-// recorded is the machine of the transcripts: zfs is simulated, what breaks the machine is broken here, and
+// recorded is the machine of the transcripts: zfs and exportfs are simulated, what breaks the machine is broken here, and
 // what only touches files is run.
 type recorded struct {
 	z       *sim.ZFS
+	exports *sim.Exports
 	dir     string
+	srv     string
 	undo    map[string]func()
 	restore func() error
 }
@@ -81,7 +93,7 @@ func newMachine(t *testing.T) *recorded {
 	if err := os.Mkdir(filepath.Join(dir, "disks"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	return &recorded{z: z, dir: dir, undo: make(map[string]func())}
+	return &recorded{z: z, exports: sim.NewExports(), dir: dir, srv: t.TempDir(), undo: make(map[string]func())}
 }
 
 func (m *recorded) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
@@ -89,6 +101,10 @@ func (m *recorded) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
 	switch c.Name {
 	case "zfs":
 		return m.z.Run(ctx, c)
+	case "exportfs":
+		got, err := m.exports.Run(ctx, c)
+		got.Stdout = []byte(sorted(string(got.Stdout)))
+		return got, err
 	case "setpriv":
 		allow := m.z.Deny()
 		defer allow()
@@ -131,6 +147,8 @@ func (m *recorded) mount(c tool.Cmd) error {
 	at := c.Args[len(c.Args)-1]
 	name, ok := strings.CutPrefix(filepath.Dir(at), m.dir+"/")
 	switch {
+	case filepath.Dir(at) == m.srv:
+		return nil // the table is not asked what is mounted
 	case !ok:
 		return errors.New("a mount elsewhere")
 	case c.Name == "umount":
