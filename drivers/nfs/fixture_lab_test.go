@@ -143,11 +143,26 @@ func rule(who string, level cairn.AccessLevel) cairn.AccessRule {
 	return cairn.AccessRule{ID: cairn.RuleID("rule-" + who), Kind: cairn.AccessIP, Who: who, Level: level, State: cairn.RuleActive}
 }
 
+// callTime bounds each call of an exporter on the emulated processor.
+const callTime = time.Minute
+
 func (l *lab) export(e drivers.Exporter, spec drivers.ExportSpec) []cairn.ExportLocation {
 	l.Helper()
-	at, err := e.Export(l.Context(), spec)
+	ctx, cancel := context.WithTimeout(l.Context(), callTime)
+	defer cancel()
+	at, err := e.Export(ctx, spec)
 	l.ok(err)
 	return at
+}
+
+func (l *lab) unexport(e drivers.Exporter, id drivers.ExportID) {
+	l.Helper()
+	ctx, cancel := context.WithTimeout(l.Context(), callTime)
+	defer cancel()
+	if err := e.Unexport(ctx, id); err != nil {
+		l.Fatalf("%v\nwhat the server knows:\n%s", err, l.must("sh", "-c", `cat /proc/fs/nfsd/exports /proc/net/rpc/nfsd.*/content /proc/fs/nfsd/clients/*/states
+			grep -E "cairn|zfs|tmpfs" /proc/self/mountinfo; true`))
+	}
 }
 
 func (l *lab) reads(c *nfstest.Client, at cairn.ExportLocation, name, want string) {

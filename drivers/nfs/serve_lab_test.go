@@ -70,7 +70,7 @@ func TestLabUnexportFreesTheDataset(t *testing.T) {
 		l.export(e, spec)
 		l.reads(c, at, "hello", "world") // the handles are the same
 
-		l.ok(e.Unexport(t.Context(), spec.ID))
+		l.unexport(e, spec.ID)
 		l.must("zfs", "unmount", "freed/share")
 		l.must("zfs", "mount", "freed/share")
 		if got, err := os.ReadFile(filepath.Join(root, "open")); err != nil || string(got) != "before" {
@@ -181,9 +181,9 @@ func TestLabSnapshots(t *testing.T) {
 		}
 		l.export(e, snap) // mounts it again
 	}
-	l.ok(e.Unexport(t.Context(), snap.ID))
+	l.unexport(e, snap.ID)
 	l.must("zfs", "destroy", "frozen/share@yesterday")
-	l.ok(e.Unexport(t.Context(), live.ID))
+	l.unexport(e, live.ID)
 	l.must("zfs", "destroy", "frozen/share")
 }
 
@@ -231,7 +231,7 @@ func TestLabRootMoves(t *testing.T) {
 	l.reads(nfstest.New(t, node, "4.2"), at, "hello", "second")
 	l.must("umount", first.Root) // nothing of the server holds it
 	l.must("mount", "-t", "tmpfs", "test", first.Root)
-	l.ok(e.Unexport(t.Context(), second.ID))
+	l.unexport(e, second.ID)
 	if list, err := e.Exports(t.Context()); err != nil || len(list) != 1 || list[0].ID != first.ID {
 		t.Errorf("Exports: %v, %v; want the first", list, err)
 	}
@@ -432,7 +432,7 @@ func TestLabUnexportWaits(t *testing.T) {
 		t.Errorf("Exports: %+v, %v; want the export without rules", list, err)
 	}
 	l.ok(busy.Close())
-	l.ok(e.Unexport(t.Context(), spec.ID))
+	l.unexport(e, spec.ID)
 	if !nfstest.Absent(filepath.Join(config.Root, string(shareID))) {
 		t.Error("the mount point was left")
 	}
