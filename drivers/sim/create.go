@@ -12,7 +12,7 @@ func (z *ZFS) guard(what, name string) error {
 	case z.faults.denied:
 		return fail("%s: permission denied", what)
 	case p != nil && p.suspended:
-		return fail("%s: pool I/O is currently suspended", what)
+		return fail("%s: %s", what, suspended)
 	}
 	return nil
 }
@@ -170,8 +170,12 @@ func (z *ZFS) apply(e entity, set []setting, what string) error {
 	}
 	var refused error
 	for _, s := range set {
-		if err := z.applyOne(e, s); err != nil && refused == nil {
-			refused = refuse(what, err)
+		err := z.applyOne(e, s)
+		if s.name != "mountpoint" && s.name != "canmount" { // what is said then is about the mount
+			err = refuse(what, err)
+		}
+		if err != nil && refused == nil {
+			refused = err
 		}
 	}
 	return refused
@@ -207,7 +211,9 @@ func (z *ZFS) inherit(c *call) error {
 		return fail("%s property is read-only", name)
 	case def.once:
 		return unknown("%s", c.cmd)
-	case ok && !def.inherit && !c.has('S') && def.counts == size:
+	case ok && !def.inherit && !c.has('S') && def.counts != size:
+		return fail("'%s' property cannot be inherited", name)
+	case ok && !def.inherit && !c.has('S'):
 		return fail("'%[1]s' property cannot be inherited\nuse 'zfs set %[1]s=none' to clear\nuse 'zfs inherit -S %[1]s' to revert to received value", name)
 	}
 	found, err := z.collect(c, c.args[1:], datasets, 0)

@@ -180,6 +180,9 @@ func (z *ZFS) open(name string, want kinds) (entity, error) {
 	if err := checkName(name, want); err != nil {
 		return entity{}, refuse("cannot open '"+name+"'", err)
 	}
+	if p := z.poolOf(name); p != nil && p.suspended {
+		return entity{}, fail("cannot open '%s': %s", name, suspended)
+	}
 	e, ok := z.find(name)
 	if set, _, isMark := strings.Cut(name, "#"); !ok && isMark && z.sets[set] != nil {
 		return entity{}, fail("cannot open '%s': no such pool or dataset", name)
@@ -193,7 +196,10 @@ func (z *ZFS) open(name string, want kinds) (entity, error) {
 	return e, nil
 }
 
-const absent = "dataset does not exist"
+const (
+	absent    = "dataset does not exist"
+	suspended = "pool I/O is currently suspended"
+)
 
 func (z *ZFS) openSet(name string) (*dataset, error) {
 	e, err := z.open(name, filesystem)

@@ -59,8 +59,8 @@ func (z *ZFS) dependents(d *dataset) (below, clones []string) {
 func (z *ZFS) destroyTree(d *dataset) error {
 	sets := reversed(z.below(d.name))
 	for _, one := range sets {
-		if err := z.guard("cannot destroy '"+one.name+"'", one.name); err != nil {
-			return err
+		if z.faults.denied && len(one.snapshots) > 0 {
+			return fail("cannot destroy snapshots: permission denied")
 		}
 		for _, s := range one.snapshots {
 			if (len(s.holds) > 0 || s.sending > 0) && len(sets) > 1 {
@@ -71,10 +71,11 @@ func (z *ZFS) destroyTree(d *dataset) error {
 		}
 	}
 	mounted := slices.DeleteFunc(slices.Clone(sets), func(one *dataset) bool { return one.mountedAt == "" })
-	for _, one := range mounted {
-		if one.occupied {
-			return busy(one)
-		}
+	if err := z.leave(mounted); err != nil {
+		return err
+	}
+	if err := z.guard("cannot destroy '"+d.name+"'", d.name); err != nil {
+		return err
 	}
 	for _, one := range sets {
 		origin := one.origin
@@ -168,11 +169,9 @@ func (z *ZFS) destroyClones(doomed []*snapshot) error {
 func (z *ZFS) destroyAll(doomed []*snapshot, deferred bool) error {
 	var lines []string
 	for _, s := range doomed {
-		switch p := z.poolOf(s.of.name); {
+		switch {
 		case z.faults.denied:
 			return fail("cannot destroy snapshots: permission denied")
-		case p.suspended:
-			return fail("cannot destroy snapshots: pool I/O is currently suspended")
 		case s.sending > 0, len(s.holds) > 0 && !deferred:
 			lines = append(lines, "cannot destroy snapshot "+s.full()+": dataset is busy")
 		}

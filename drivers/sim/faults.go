@@ -68,7 +68,8 @@ func (z *ZFS) Deny() (allow func()) {
 	return z.switchOn(&z.faults.denied)
 }
 
-// Suspend suspends a pool as ZFS does when its disks are gone: what is in memory can still be read. resume is "zpool clear".
+// Suspend suspends a pool as ZFS does when its disks are gone: zpool still knows it, and zfs can open nothing in it. resume is
+// "zpool clear".
 func (z *ZFS) Suspend(pool string) (resume func()) {
 	return z.switchOn(&z.pools[pool].suspended)
 }

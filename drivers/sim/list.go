@@ -51,6 +51,9 @@ func (z *ZFS) collect(c *call, names []string, want kinds, depth int) ([]entity,
 		named |= filesystem
 	}
 	if len(names) == 0 {
+		if slices.ContainsFunc(z.imported(), func(p *pool) bool { return p.suspended }) {
+			return nil, unknown("a listing of everything with a suspended pool")
+		}
 		depth = 1 << 20
 		for name, d := range z.sets {
 			if !strings.Contains(name, "/") {

@@ -8,6 +8,9 @@ import (
 // leave unmounts file systems, the deepest first, or refuses before the first: the command is atomic here.
 func (z *ZFS) leave(sets []*dataset) error {
 	for _, d := range sets {
+		if z.faults.denied {
+			return fail("cannot unmount '%s': unmount failed", d.mountedAt)
+		}
 		if d.occupied {
 			return busy(d)
 		}
@@ -99,9 +102,6 @@ func (z *ZFS) unmountVerb(c *call) error {
 	}
 	if d.mountedAt == "" {
 		return fail("cannot unmount '%s': not currently mounted", d.name)
-	}
-	if z.faults.denied {
-		return fail("cannot unmount '%s': permission denied", d.mountedAt)
 	}
 	below := slices.DeleteFunc(reversed(z.below(d.name)), func(one *dataset) bool { return one.mountedAt == "" })
 	return z.leave(below)

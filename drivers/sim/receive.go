@@ -31,6 +31,9 @@ func (z *ZFS) receive(c *call) error {
 	if err != nil {
 		return err
 	}
+	if p := z.poolOf(c.args[0]); p != nil && p.suspended {
+		return unknown("a receive into a suspended pool")
+	}
 	r := &receiving{set: set}
 	r.header, r.body, r.flaw = decode(c.stdin)
 	switch {

@@ -51,8 +51,10 @@ func (z *ZFS) checkMove(c *call, d *dataset, to, what string) error {
 		return fail("%s: New dataset name cannot be a descendant of current dataset name", what)
 	}
 	what = "cannot rename '" + d.name + "'"
-	if err := z.guard(what, d.name); err != nil {
-		return err
+	if d.mountedAt == "" || c.has('u') { // else it is unmounted first, which says what is wrong
+		if err := z.guard(what, d.name); err != nil {
+			return err
+		}
 	}
 	if z.sets[to] != nil {
 		return fail("%s: dataset already exists", what)

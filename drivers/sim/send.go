@@ -149,7 +149,9 @@ func (z *ZFS) resumeWhat(token string) (h header, offset int, s *snapshot, base 
 		return h, 0, nil, nil, err
 	}
 	e, ok := z.find(told.Name)
-	switch {
+	switch p := z.poolOf(told.Name); {
+	case p != nil && p.suspended:
+		return h, 0, nil, nil, unknown("send -t from a suspended pool")
 	case !ok && z.hasGUID(told.To):
 		return h, 0, nil, nil, unknown("a token of a snapshot that has another name now")
 	case !ok:

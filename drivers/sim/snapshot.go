@@ -69,9 +69,6 @@ func (z *ZFS) refuseCuts(cuts []*snapshot) error {
 			return fail("cannot create snapshots : multiple snapshots of same fs not allowed")
 		}
 		sets[s.of] = true
-		if p := z.poolOf(s.of.name); p != nil && p.suspended {
-			return fail("cannot create snapshots : pool I/O is currently suspended")
-		}
 		if z.faults.denied {
 			return fail("cannot create snapshots : permission denied")
 		}
