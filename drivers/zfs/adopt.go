@@ -79,7 +79,7 @@ func (o *op) adopt(f found, spec drivers.CreateSpec, w wishes, name string) (dri
 			return drivers.Object{}, o.giveBack(spec.ID, err)
 		}
 	}
-	if err := o.zfs("set", "readonly=off", "cairn:state="+string(stateReady), home); err != nil {
+	if err := o.zfs("set", "cairn:state="+string(stateReady), "readonly=off", home); err != nil { // and remounts it
 		return drivers.Object{}, err
 	}
 	return o.again()

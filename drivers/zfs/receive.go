@@ -76,7 +76,7 @@ func (o *op) prepareReceive(spec drivers.ReceiveSpec) (found, error) {
 	if f.row["receive_resume_token"] != "" {
 		return found{}, fmt.Errorf("a receive of snapshot %s broke off: resume or abandon it: %w", f.receiving, cairn.ErrPrecondition)
 	}
-	return f, o.zfs("set", "cairn:receiving="+string(spec.Snapshot), "readonly=on", f.at)
+	return f, o.zfs("set", "readonly=on", "cairn:receiving="+string(spec.Snapshot), f.at) // and does not remount it
 }
 
 func (o *op) receive(f found, spec drivers.ReceiveSpec, r io.Reader) error {

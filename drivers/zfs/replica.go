@@ -197,7 +197,10 @@ func (p *Pool) Seal(ctx context.Context, id cairn.ReplicaID, epoch uint64) error
 		if err != nil {
 			return err
 		}
-		return o.setReadonly(f, epoch, "on")
+		if f.sealed() && epoch == f.epoch {
+			return nil
+		}
+		return o.setReadonly(f, epoch, "readonly=on", epochProperty(epoch))
 	})
 }
 
@@ -211,16 +214,16 @@ func (p *Pool) Unseal(ctx context.Context, id cairn.ReplicaID, epoch uint64) err
 		if err := f.checkReady(); err != nil {
 			return err
 		}
-		return o.setReadonly(f, epoch, "off")
+		return o.setReadonly(f, epoch, epochProperty(epoch), "readonly=off")
 	})
 }
 
-func (o *op) setReadonly(f found, epoch uint64, value string) error {
+// setReadonly sets the properties, whose order matters: zfs remounts a dataset if the last of them is one that mounts have.
+// A seal does without, since a remount fails while clients write, and the property alone stops them. What was mounted
+// read-only needs the remount to be written to again, also when the property alone was set before a crash.
+func (o *op) setReadonly(f found, epoch uint64, properties ...string) error {
 	if epoch < f.epoch {
 		return fmt.Errorf("epoch %d is below %d: %w", epoch, f.epoch, cairn.ErrStale)
 	}
-	if epoch == f.epoch && f.row["readonly"] == value {
-		return nil
-	}
-	return o.zfs("set", "readonly="+value, epochProperty(epoch), f.at)
+	return o.zfs(slices.Concat([]string{"set"}, properties, []string{f.at})...)
 }
