@@ -66,6 +66,10 @@ const (
 	CapResize   Capability = "resize"
 	CapAdopt    Capability = "adopt"
 	CapUsage    Capability = "usage"
+	// CapReplicate: the pool can feed replicas on other pools of the same driver, and be one.
+	CapReplicate Capability = "replicate"
+	// CapGroupSnapshot: several replicas can be cut at one point in time.
+	CapGroupSnapshot Capability = "group_snapshot"
 )
 
 // ReplicationType is Manila's replication_type of a share type.
@@ -95,6 +99,7 @@ type ShareType struct {
 	Driver         string // "" means any
 	Replication    ReplicationType
 	Failover       FailoverPolicy
+	MaxRPO         int64             // nanoseconds that an automatic failover may lose; 0: any
 	Snapshots      bool              // snapshot_support
 	Clone          bool              // create_share_from_snapshot_support
 	Revert         bool              // revert_to_snapshot_support

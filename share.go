@@ -79,6 +79,19 @@ type ReplicaWant struct {
 	Revert SnapshotID
 	// Release is the name that the object gets when Presence is Released (unmanage).
 	Release string
+	// Sealed: nobody writes any more, and a last sync point is cut. It is the first step of a planned promotion.
+	Sealed bool
+	// SyncTo is the sync point that a standby must have before it can be promoted.
+	SyncTo SnapshotID
+	// Keep says what must be put aside before anything of the replica's data is taken back.
+	Keep Keep
+}
+
+// Keep is what a replica may hold that no other one has: it was active, and another one was promoted from Base without it.
+// What was written since Base is kept as Snapshot. The zero value asks for nothing.
+type Keep struct {
+	Snapshot SnapshotID
+	Base     SnapshotID
 }
 
 // ReplicaHave is what the node found and did.
@@ -88,6 +101,15 @@ type ReplicaHave struct {
 	Size       int64
 	Locations  []ExportLocation
 	Fault      Fault
+	// Sealed is the last sync point, cut when nobody could write any more; "" while somebody can.
+	Sealed SnapshotID
+	// Synced is the newest sync point that a standby had when it reported. It is not reported anew for every sync.
+	Synced SnapshotID
+	// InSync: the standby has everything that the active had at most a few sync intervals ago.
+	InSync bool
+	// Kept is Want.Keep.Snapshot once that wish is fulfilled. Diverged: there was something to keep.
+	Kept     SnapshotID
+	Diverged bool
 }
 
 // ExportLocation is where clients reach a share or a mounted snapshot, such as https://10.0.0.1:7452/shares/<id>/.
@@ -111,6 +133,8 @@ type Snapshot struct {
 	CreatedAt   int64
 	// Order numbers the snapshots of a share in the order in which they were asked for; the newest has the highest.
 	Order uint64
+	// Diverged: it holds what an earlier active wrote and no other replica has; it lies on that replica alone.
+	Diverged bool
 }
 
 // Ref points to the snapshot.

@@ -10,6 +10,7 @@ const (
 	TaskRevert   TaskKind = "revert"
 	TaskManage   TaskKind = "manage"
 	TaskUnmanage TaskKind = "unmanage"
+	TaskPromote  TaskKind = "promote"
 )
 
 // TaskState is whether a task still holds the share's lock.
@@ -32,6 +33,7 @@ type Task struct {
 	State    TaskState
 	Size     int64      // wanted size of extend and shrink
 	Snapshot SnapshotID // of revert
+	Replica  ReplicaID  // of promote: the one that becomes active
 	Fault    Fault      // why it failed, or why it does not get on
 	// StartedAt and EndedAt are Unix nanoseconds; EndedAt is 0 while it runs.
 	StartedAt int64
@@ -88,6 +90,8 @@ var manilaTask = map[TaskKind]struct{ busy, broken string }{
 	TaskExtend: {"extending", "extending_error"},
 	TaskShrink: {"shrinking", "shrinking_error"},
 	TaskRevert: {"reverting", "reverting_error"},
+	// Manila shows it on the replica.
+	TaskPromote: {"replication_change", "error"},
 }
 
 // CinderStatus renders the status string that Cinder would show for a block share (cinder/objects/fields.py).
@@ -107,6 +111,8 @@ func CinderStatus(s *Share, task *Task) string {
 		return "error_unmanaging"
 	case "shrinking", "shrinking_error", "reverting_error":
 		return "error"
+	case "replication_change": // Cinder says so in replication_status only
+		return "available"
 	default:
 		return status
 	}

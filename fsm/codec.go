@@ -45,6 +45,11 @@ const (
 	OpSetAccess        Op = 42
 	OpReportReplica    Op = 50
 	OpReportReplicas   Op = 51
+	OpAddReplica       Op = 60
+	OpRemoveReplica    Op = 61
+	OpResyncReplica    Op = 62
+	OpPromoteShare     Op = 63
+	OpFailoverShares   Op = 64
 )
 
 // ops is the one place that says which command a number stands for.
@@ -79,6 +84,11 @@ var ops = map[Op]func() Command{
 	OpSetAccess:        func() Command { return new(SetAccess) },
 	OpReportReplica:    func() Command { return new(ReportReplica) },
 	OpReportReplicas:   func() Command { return new(ReportReplicas) },
+	OpAddReplica:       func() Command { return new(AddReplica) },
+	OpRemoveReplica:    func() Command { return new(RemoveReplica) },
+	OpResyncReplica:    func() Command { return new(ResyncReplica) },
+	OpPromoteShare:     func() Command { return new(PromoteShare) },
+	OpFailoverShares:   func() Command { return new(FailoverShares) },
 }
 
 // Command is one change of the replicated state. The commands of this package are all there are.

@@ -120,7 +120,20 @@ func (c *SetNodeState) apply(tx *Tx) (string, error) {
 	// One event for the node: one for each share would push everything else out of the journal.
 	tx.event("node."+string(c.State), "", row.Ref(), "node %s is %s", row.Name, c.State)
 	tx.refault(tx.ReplicasOn(c.Node))
+	if c.State == cairn.NodeDown {
+		tx.outOfSync(c.Node)
+	}
 	return string(c.Node), nil
+}
+
+// outOfSync: a standby on a node that is down follows nobody. What waits for it goes on without it.
+func (tx *Tx) outOfSync(node cairn.NodeID) {
+	for _, r := range slices.Collect(tx.ReplicasOn(node)) {
+		if task := tx.Task(r.Share); task.Running() && task.Kind == cairn.TaskPromote && task.Replica == r.ID && tx.Share(r.Share).Active != r.ID {
+			tx.callOff(task, cairn.TaskFailed, cairn.Fault{Code: cairn.FaultNodeDown, At: tx.meta.At, Message: "the node of the replica that was to be promoted went down"})
+		}
+		tx.settleState(r.ID, false)
+	}
 }
 
 func (c *DrainNode) apply(tx *Tx) (string, error) {
@@ -156,6 +169,11 @@ func (c *RemoveNode) apply(tx *Tx) (string, error) {
 			node.Name, plural(len(replicas), "replica", "replicas"))
 	}
 	for _, r := range replicas {
+		if share := tx.Share(r.Share); share.Active == r.ID && len(slices.Collect(tx.ReplicasOf(share.ID))) > 1 {
+			return "", cause(cairn.ErrPrecondition, "node %s: has the active replica of %s; promote another one first", node.Name, share.Ref())
+		}
+	}
+	for _, r := range replicas {
 		if err := tx.lose(r, node); err != nil {
 			return "", err
 		}
@@ -179,6 +197,7 @@ func (tx *Tx) lose(r *cairn.Replica, node *cairn.Node) error {
 	if len(slices.Collect(tx.ReplicasOf(share.ID))) > 1 {
 		tx.dropReplica(&share, r)
 		tx.event("replica.lost", share.Project, r.Ref(), "replica of share %s lost with node %s", share.Name, node.Name)
+		tx.settleSnapshots(&share)
 		return nil
 	}
 	if share.Status != cairn.StatusDeleting {

@@ -11,30 +11,27 @@ import (
 // is stale from now on. change may be nil, when what changed is in another table (rules, snapshots).
 func (tx *Tx) want(share cairn.ShareID, change func(*cairn.ReplicaWant)) {
 	for _, old := range slices.Collect(tx.ReplicasOf(share)) {
-		row := *old
-		if change != nil {
-			change(&row.Want)
-		}
-		row.Generation++
-		put(tx, tx.replicas, &row)
+		tx.wantOf(old, change)
 	}
+}
+
+// wantOf is want for one replica.
+func (tx *Tx) wantOf(old *cairn.Replica, change func(*cairn.ReplicaWant)) {
+	row := *old
+	if change != nil {
+		change(&row.Want)
+	}
+	row.Generation++
+	put(tx, tx.replicas, &row)
 }
 
 // reserved is how many bytes a replica counts with: a running extension counts from the start, a running shrink to its end.
 func reserved(s *cairn.Share, r *cairn.Replica) int64 { return max(s.Size, r.Want.Size) }
 
-// charged is how many bytes a share counts with in its project.
-func (tx *Tx) charged(s *cairn.Share) int64 {
-	size := s.Size
-	for r := range tx.ReplicasOf(s.ID) {
-		size = max(size, reserved(s, r))
-	}
-	return size
-}
-
-// dropReplica removes a replica with its snapshot instances and gives its capacity back.
+// dropReplica removes a replica with its snapshot instances and gives capacity and quota back.
 func (tx *Tx) dropReplica(s *cairn.Share, r *cairn.Replica) {
 	tx.takeBack(r.Pool, reserved(s, r))
+	tx.giveBack(s.Project, cairn.Limits{Bytes: reserved(s, r)})
 	for _, i := range slices.Collect(tx.InstancesOn(r.ID)) {
 		remove(tx, tx.instances, instanceKey(i.Snapshot, i.Replica))
 	}
@@ -43,7 +40,6 @@ func (tx *Tx) dropReplica(s *cairn.Share, r *cairn.Replica) {
 
 // dropShare removes a share with everything that belongs to it, and gives capacity and quota back.
 func (tx *Tx) dropShare(s *cairn.Share) {
-	amounts := cairn.Limits{Shares: 1, Bytes: tx.charged(s)}
 	for _, r := range slices.Collect(tx.ReplicasOf(s.ID)) {
 		tx.dropReplica(s, r)
 	}
@@ -55,7 +51,7 @@ func (tx *Tx) dropShare(s *cairn.Share) {
 	}
 	remove(tx, tx.tasks, string(s.ID))
 	remove(tx, tx.shares, string(s.ID))
-	tx.giveBack(s.Project, amounts)
+	tx.giveBack(s.Project, cairn.Limits{Shares: 1})
 }
 
 // dropSnapshot removes a snapshot with its rules and gives its quota back.

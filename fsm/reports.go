@@ -1,7 +1,7 @@
 package fsm
 
 import (
-	"slices"
+	"strconv"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -82,15 +82,19 @@ func (c *ReportReplica) apply(tx *Tx) (string, error) {
 			return "", err
 		}
 	}
-	if r.share.Status == cairn.StatusDeleting && r.gone() {
+	if r.gone() {
 		return string(c.Replica), nil
 	}
 	if err := r.created(); err != nil {
 		return "", err
 	}
+	r.reverted()
 	r.settleTask()
 	r.settleRules()
+	r.kept()
 	r.finish()
+	tx.settleState(r.replica.ID, c.Have.InSync)
+	tx.advancePromotion(r.share.ID)
 	return string(c.Replica), nil
 }
 
@@ -127,15 +131,25 @@ func (r *report) served() bool {
 	return r.replica.Have.Presence == cairn.Present && r.replica.Have.Fault.Healthy()
 }
 
-// gone removes the replica of a share that is being deleted once nothing of it is left, and the share with its last one.
+// gone removes a replica that is not wanted any more once nothing of it is left, and the share that is being deleted with
+// its last one. The active one's row stays until then: a share always has one.
 func (r *report) gone() bool {
 	have := r.replica.Have
-	if have.Presence == cairn.Present || !have.Fault.Healthy() {
+	if r.replica.Want.Presence == cairn.Present || have.Presence == cairn.Present || !have.Fault.Healthy() {
 		return false
 	}
-	if len(slices.Collect(r.ReplicasOf(r.share.ID))) > 1 {
-		r.dropReplica(&r.share, &r.replica)
+	if r.share.Status != cairn.StatusDeleting {
+		r.forget(&r.share, &r.replica)
 		return true
+	}
+	for other := range r.ReplicasOf(r.share.ID) {
+		if other.Have.Presence == cairn.Present || !other.Have.Fault.Healthy() || !other.Settled() {
+			if r.share.Active != r.replica.ID {
+				r.dropReplica(&r.share, &r.replica)
+				return true
+			}
+			return false
+		}
 	}
 	r.dropShare(&r.share)
 	if have.Presence == cairn.Released {
@@ -175,10 +189,14 @@ func (r *report) settleTask() {
 	case task.Kind == cairn.TaskShrink && have.Fault.Code == cairn.FaultDataLoss:
 		r.refuseShrink(task)
 		return
+	case task.Kind == cairn.TaskPromote: // advancePromotion's
 	case !r.served():
 	case task.Kind == cairn.TaskRevert:
-		r.reverted(task)
-		return
+		if r.replica.ID == r.share.Active && !r.wants && r.replica.Settled() {
+			r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
+			r.event("share.reverted", r.share.Project, r.share.Ref(), "share %s is back at snapshot %s", r.share.Name, r.Snapshot(task.Snapshot).Name)
+			return
+		}
 	case r.everywhere(func(replica *cairn.Replica) bool { return replica.Have.Size == replica.Want.Size }):
 		r.resized(task)
 		return
@@ -188,27 +206,50 @@ func (r *report) settleTask() {
 	put(r.Tx, r.tasks, &row)
 }
 
-// everywhere reports whether something holds for all replicas of the share.
+// everywhere reports whether something holds for the active replica and for all others that are there and whose node is
+// up. One that comes back later learns what is wanted then.
 func (r *report) everywhere(holds func(*cairn.Replica) bool) bool {
 	for replica := range r.ReplicasOf(r.share.ID) {
-		if !holds(replica) {
+		away := replica.Have.Presence != cairn.Present || r.Node(replica.Node).State == cairn.NodeDown
+		if (replica.ID == r.share.Active || !away) && !holds(replica) {
 			return false
 		}
 	}
 	return true
 }
 
-// reverted takes the wish back from a replica whose data is back, so that it may be served again, and ends the task when
-// that has happened everywhere: who waits for the task finds the share served.
-func (r *report) reverted(task *cairn.Task) {
-	if r.replica.Want.Revert != "" {
+// reverted takes the wish back from a replica whose data is back, so that it may be served again. Who waits for the task
+// waits for the next report, and finds the share served.
+func (r *report) reverted() {
+	if r.replica.Want.Revert != "" && r.served() {
 		r.replica.Want.Revert, r.wants = "", true
+	}
+}
+
+// kept takes the wish back to put aside what no other replica has, and makes a snapshot of what was: listed, mounted, cloned
+// and deleted like any other.
+func (r *report) kept() {
+	keep, have := r.replica.Want.Keep, r.replica.Have
+	if keep == (cairn.Keep{}) || have.Kept != keep.Snapshot {
 		return
 	}
-	if r.everywhere(func(replica *cairn.Replica) bool { return replica.Want.Revert == "" && replica.Settled() }) {
-		r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
-		r.event("share.reverted", r.share.Project, r.share.Ref(), "share %s is back at snapshot %s", r.share.Name, r.Snapshot(task.Snapshot).Name)
+	r.replica.Want.Keep, r.wants = cairn.Keep{}, true
+	if !have.Diverged || r.Snapshot(keep.Snapshot) != nil {
+		return
 	}
+	row := cairn.Snapshot{
+		ID: keep.Snapshot, Share: r.share.ID, Project: r.share.Project, Name: "diverged-" + strconv.FormatUint(r.replica.Epoch, 10),
+		Status: cairn.StatusAvailable, Diverged: true, CreatedAt: r.meta.At, Order: 1,
+		Description: "written by an earlier active replica after " + string(keep.Base) + "; no other replica has it",
+	}
+	for old := range r.SnapshotsOf(r.share.ID) {
+		row.Order = old.Order + 1
+	}
+	put(r.Tx, r.snapshots, &row)
+	put(r.Tx, r.instances, &cairn.SnapshotInstance{Snapshot: row.ID, Replica: r.replica.ID, Want: cairn.Present, Have: cairn.Present})
+	r.giveBack(r.share.Project, cairn.Limits{Snapshots: -1})
+	r.event("share.diverged", row.Project, row.Ref(), "share %s: node %s holds writes that no other replica has; they are kept as snapshot %s",
+		r.share.Name, r.Node(r.replica.Node).Name, row.Name)
 }
 
 // resized grants the size that was wanted. What a shrink frees is given back only now: until now it was in use.

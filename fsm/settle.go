@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/cairn-storage/cairn"
@@ -19,7 +20,7 @@ func (r *report) settleInstance(have *SnapshotHave) error {
 			r.event("snapshot.deleted", snap.Project, snap.Ref(), "snapshot %s of share %s is gone", snap.Name, r.share.Name)
 			return nil
 		}
-		return r.settleSnapshot(snap)
+		return r.settleSnapshot(&r.share, snap)
 	}
 	row := *old
 	row.Have, row.Locations, row.Fault = have.Have, have.Locations, r.since(old.Fault, have.Fault)
@@ -27,13 +28,68 @@ func (r *report) settleInstance(have *SnapshotHave) error {
 		row.Fault = r.since(old.Fault, cairn.Fault{Code: cairn.FaultMissing, Message: "snapshot is not on its replica any more"})
 	}
 	put(r.Tx, r.instances, &row)
-	return r.settleSnapshot(snap)
+	return r.settleSnapshot(&r.share, snap)
+}
+
+// settleSnapshots settles all snapshots of a share, after one of its replicas has gone or stopped to count.
+func (tx *Tx) settleSnapshots(share *cairn.Share) {
+	for _, snap := range slices.Collect(tx.SnapshotsOf(share.ID)) {
+		if first(tx.InstancesOf(snap.ID)) == nil {
+			tx.dropSnapshot(snap)
+			tx.event("snapshot.deleted", snap.Project, snap.Ref(), "snapshot %s of share %s is gone", snap.Name, share.Name)
+			continue
+		}
+		if err := tx.settleSnapshot(share, snap); err != nil {
+			panic(fmt.Errorf("fsm: %w", err)) // creating becomes available: legal at all times
+		}
+	}
+}
+
+// settleState derives the state of a standby from what its node says. It counts as in sync only with every snapshot that
+// anybody was told is there.
+func (tx *Tx) settleState(id cairn.ReplicaID, inSync bool) {
+	old := tx.Replica(id)
+	if old == nil || old.Role != cairn.RoleStandby {
+		return
+	}
+	row := *old
+	row.State = cairn.ReplicaOutOfSync
+	if inSync && old.Have.Presence == cairn.Present && old.Have.Fault.Healthy() && old.Want.Keep == (cairn.Keep{}) &&
+		tx.Node(old.Node).State == cairn.NodeUp && tx.complete(id) {
+		row.State = cairn.ReplicaInSync
+	}
+	if row.State == old.State {
+		return
+	}
+	put(tx, tx.replicas, &row)
+	share := tx.Share(row.Share)
+	tx.event("replica."+string(row.State), share.Project, row.Ref(), "replica of share %s in pool %s is %s", share.Name, tx.poolLabel(tx.Pool(row.Pool)), row.State)
+	tx.settleSnapshots(share)
+}
+
+// complete reports whether a replica has every available snapshot that is wanted on it.
+func (tx *Tx) complete(id cairn.ReplicaID) bool {
+	for i := range tx.InstancesOn(id) {
+		if i.Want == cairn.Present && i.Have != cairn.Present && tx.Snapshot(i.Snapshot).Status == cairn.StatusAvailable {
+			return false
+		}
+	}
+	return true
+}
+
+// counts reports whether a snapshot's copy on a replica decides about its status (Manila's aggregate_status: those that are
+// out of sync do not). Of a diverged one there is no other copy.
+func (tx *Tx) counts(snap *cairn.Snapshot, i *cairn.SnapshotInstance) bool {
+	return snap.Diverged || tx.Replica(i.Replica).State != cairn.ReplicaOutOfSync
 }
 
 // settleSnapshot derives status and fault of a snapshot from its instances.
-func (r *report) settleSnapshot(old *cairn.Snapshot) error {
+func (tx *Tx) settleSnapshot(share *cairn.Share, old *cairn.Snapshot) error {
 	row, fault, complete := *old, cairn.Fault{}, true
-	for i := range r.InstancesOf(old.ID) {
+	for i := range tx.InstancesOf(old.ID) {
+		if !tx.counts(old, i) {
+			continue
+		}
 		complete = complete && i.Have == cairn.Present && i.Fault.Healthy()
 		if fault.Healthy() {
 			fault = i.Fault
@@ -43,16 +99,16 @@ func (r *report) settleSnapshot(old *cairn.Snapshot) error {
 		if err := become(row.Ref(), &row.Status, cairn.StatusAvailable); err != nil {
 			return err
 		}
-		r.event("snapshot.created", row.Project, row.Ref(), "snapshot %s of share %s is available", row.Name, r.share.Name)
+		tx.event("snapshot.created", row.Project, row.Ref(), "snapshot %s of share %s is available", row.Name, share.Name)
 	}
-	row.Fault = r.since(old.Fault, fault)
-	put(r.Tx, r.snapshots, &row)
+	row.Fault = tx.since(old.Fault, fault)
+	put(tx, tx.snapshots, &row)
 	switch {
 	case row.Fault == old.Fault:
 	case row.Fault.Healthy():
-		r.event("snapshot.healthy", row.Project, row.Ref(), "snapshot %s of share %s is healthy again", row.Name, r.share.Name)
+		tx.event("snapshot.healthy", row.Project, row.Ref(), "snapshot %s of share %s is healthy again", row.Name, share.Name)
 	default:
-		r.event("snapshot.faulty", row.Project, row.Ref(), "snapshot %s of share %s: %s", row.Name, r.share.Name, row.Fault.Message)
+		tx.event("snapshot.faulty", row.Project, row.Ref(), "snapshot %s of share %s: %s", row.Name, share.Name, row.Fault.Message)
 	}
 	return nil
 }

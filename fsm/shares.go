@@ -15,7 +15,7 @@ type Placement struct {
 	Pool cairn.PoolID
 }
 
-// CreateShare makes a share with its replica. Status, Fault, Active and CreatedAt of Share are set here. If a share of that
+// CreateShare makes a share with its replicas; the first one is active. Status, Fault, Active and CreatedAt of Share are set here. If a share of that
 // name exists with the same specification, also while it is being created, its ID is the answer.
 //
 // With Adopt it manages an existing object of the pool by that name, under the given Task.
@@ -62,7 +62,7 @@ func (c *CreateShare) apply(tx *Tx) (string, error) {
 	if err := c.checkType(tx); err != nil {
 		return "", err
 	}
-	if err := tx.charge(c.Share.Project, cairn.Limits{Shares: 1, Bytes: c.Share.Size}); err != nil {
+	if err := tx.charge(c.Share.Project, cairn.Limits{Shares: 1}); err != nil {
 		return "", err
 	}
 	row := c.Share
@@ -70,11 +70,17 @@ func (c *CreateShare) apply(tx *Tx) (string, error) {
 	if err := become(row.Ref(), &row.Status, cairn.StatusCreating); err != nil {
 		return "", err
 	}
-	pool, err := c.place(tx, &row)
-	if err != nil {
-		return "", err
-	}
 	put(tx, tx.shares, &row)
+	for i, where := range c.Replicas {
+		role := cairn.RoleStandby
+		if i == 0 {
+			role = cairn.RoleActive
+		}
+		if err := c.place(tx, &row, where, role); err != nil {
+			return "", err
+		}
+	}
+	pool := tx.Pool(c.Replicas[0].Pool)
 	if c.Adopt != "" {
 		tx.startTask(&row, &cairn.Task{ID: c.Task, Kind: cairn.TaskManage})
 		tx.event("share.managing", row.Project, row.Ref(), "share %s (%s) takes over %q in pool %s", row.Name, cairn.FormatSize(row.Size), c.Adopt, tx.poolLabel(pool))
@@ -110,8 +116,10 @@ func (c *CreateShare) check() error {
 		return cause(cairn.ErrInvalid, "share %s: format %q: want files or block", s.Name, s.Format)
 	case (s.Format == cairn.FormatFiles) != (s.Protocol != ""):
 		return cause(cairn.ErrInvalid, "share %s: protocol %q: a file share has one and a block share has none", s.Name, s.Protocol)
-	case len(c.Replicas) != 1:
-		return cause(cairn.ErrNotSupported, "share %s: %d replicas: a share has one", s.Name, len(c.Replicas))
+	case len(c.Replicas) < 1 || len(c.Replicas) > MaxReplicas:
+		return cause(cairn.ErrInvalid, "share %s: %d replicas: want 1 to %d", s.Name, len(c.Replicas), MaxReplicas)
+	case c.Adopt != "" && len(c.Replicas) > 1:
+		return cause(cairn.ErrNotSupported, "share %s: an existing object comes under management with one replica; add others afterwards", s.Name)
 	case c.Adopt != "" && s.Source != "":
 		return cause(cairn.ErrInvalid, "share %s: cannot come from an existing object and from a snapshot", s.Name)
 	}
@@ -123,7 +131,12 @@ func (c *CreateShare) check() error {
 			return err
 		}
 	}
-	return checkID(cairn.KindReplica, c.Replicas[0].ID)
+	for _, where := range c.Replicas {
+		if err := checkID(cairn.KindReplica, where.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // matches accepts a share of the same name if it is what was asked for, so that a repeated create finds its share.
@@ -131,7 +144,7 @@ func (c *CreateShare) matches(tx *Tx, old *cairn.Share) error {
 	differs := func(field string, has, asked any) error {
 		return cause(cairn.ErrExists, "%s: exists with another %s: %v, not %v", old.Ref(), field, has, asked)
 	}
-	active := tx.Replica(old.Active)
+	active, copies := tx.Replica(old.Active), len(slices.Collect(tx.ReplicasOf(old.ID)))
 	switch s := &c.Share; {
 	case old.Status == cairn.StatusDeleting:
 		return cause(cairn.ErrExists, "%s: is being deleted; its name is free when it is gone", old.Ref())
@@ -143,6 +156,8 @@ func (c *CreateShare) matches(tx *Tx, old *cairn.Share) error {
 		return differs("protocol", old.Protocol, s.Protocol)
 	case old.Source != s.Source:
 		return differs("source snapshot", quoted(old.Source), quoted(s.Source))
+	case copies != len(c.Replicas):
+		return differs("number of replicas", copies, len(c.Replicas))
 	case active.Want.Adopt != c.Adopt:
 		return differs("managed object", quoted(active.Want.Adopt), quoted(c.Adopt))
 	case !maps.Equal(old.Metadata, s.Metadata):
@@ -160,6 +175,8 @@ func (c *CreateShare) checkType(tx *Tx) error {
 		return missing(cairn.KindType, s.Type)
 	case t.Format != s.Format:
 		return cause(cairn.ErrInvalid, "share %s: type %s is for format %s, not %s", s.Name, t.Name, t.Format, s.Format)
+	case len(c.Replicas) > 1 && t.Replication == cairn.ReplicationNone:
+		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer replicas", s.Name, t.Name)
 	case s.Source != "" && !t.Clone:
 		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer shares from snapshots", s.Name, t.Name)
 	}
@@ -182,40 +199,57 @@ func (c *CreateShare) checkType(tx *Tx) error {
 	return nil
 }
 
-// place puts the replica where the command says, after checking that it may go there.
-func (c *CreateShare) place(tx *Tx, s *cairn.Share) (*cairn.Pool, error) {
-	where := c.Replicas[0]
-	pool := tx.Pool(where.Pool)
-	if pool == nil {
-		return nil, missing(cairn.KindPool, where.Pool)
+// place puts a replica where the command says. Only the active one comes from a snapshot or an existing object; the others
+// are fed by it.
+func (c *CreateShare) place(tx *Tx, s *cairn.Share, where Placement, role cairn.Role) error {
+	want := cairn.ReplicaWant{Presence: cairn.Present, Size: s.Size}
+	if role == cairn.RoleStandby {
+		return tx.placeReplica(s, where, &cairn.Replica{Role: role, State: cairn.ReplicaOutOfSync, Epoch: 1, Want: want})
 	}
-	if err := c.fits(tx, pool); err != nil {
-		return nil, err
-	}
-	if tx.Replica(where.ID) != nil {
-		return nil, cause(cairn.ErrExists, "replica %s: that identifier is taken", where.ID)
-	}
-	want := cairn.ReplicaWant{Presence: cairn.Present, Size: s.Size, Source: s.Source, Adopt: c.Adopt}
+	want.Source, want.Adopt = s.Source, c.Adopt
 	if s.Source != "" {
-		origin := tx.instanceIn(s.Source, pool.ID)
+		origin := tx.instanceIn(s.Source, where.Pool)
 		if origin == nil {
-			return nil, cause(cairn.ErrPrecondition, "share %s: snapshot %s has no copy in pool %s", s.Name, s.Source, tx.poolLabel(pool))
+			return cause(cairn.ErrPrecondition, "share %s: snapshot %s has no copy in pool %s", s.Name, s.Source, where.Pool)
 		}
 		want.SourceReplica = origin.Replica
 	}
-	if err := tx.promise(pool, s.Size); err != nil {
-		return nil, err
+	return tx.placeReplica(s, where, &cairn.Replica{Role: role, State: cairn.ReplicaActive, Epoch: 1, Want: want})
+}
+
+// placeReplica makes the row of a new replica after checking that it may go where the placement says, and takes capacity and
+// quota for it.
+func (tx *Tx) placeReplica(s *cairn.Share, where Placement, row *cairn.Replica) error {
+	pool := tx.Pool(where.Pool)
+	if pool == nil {
+		return missing(cairn.KindPool, where.Pool)
 	}
-	put(tx, tx.replicas, &cairn.Replica{
-		ID: where.ID, Share: s.ID, Node: pool.Node, Pool: pool.ID, Role: cairn.RoleActive, State: cairn.ReplicaActive,
-		Epoch: 1, Generation: 1, Want: want, Have: cairn.ReplicaHave{Presence: cairn.Absent}, CreatedAt: tx.meta.At,
-	})
-	return pool, nil
+	if err := tx.fits(s, row, pool); err != nil {
+		return err
+	}
+	if tx.Replica(where.ID) != nil {
+		return cause(cairn.ErrExists, "replica %s: that identifier is taken", where.ID)
+	}
+	for other := range tx.ReplicasOf(s.ID) {
+		if other.Node == pool.Node {
+			return cause(cairn.ErrPrecondition, "share %s: has a replica on node %s; two on one node protect from nothing", s.Name, tx.Node(pool.Node).Name)
+		}
+	}
+	if err := tx.charge(s.Project, cairn.Limits{Bytes: row.Want.Size}); err != nil {
+		return err
+	}
+	if err := tx.promise(pool, row.Want.Size); err != nil {
+		return err
+	}
+	row.ID, row.Share, row.Node, row.Pool, row.Generation, row.CreatedAt = where.ID, s.ID, pool.Node, pool.ID, 1, tx.meta.At
+	row.Have = cairn.ReplicaHave{Presence: cairn.Absent}
+	put(tx, tx.replicas, row)
+	return nil
 }
 
 // fits checks what the pool and its node must be, apart from space.
-func (c *CreateShare) fits(tx *Tx, pool *cairn.Pool) error {
-	t, node, label := tx.Type(c.Share.Type), tx.Node(pool.Node), tx.poolLabel(pool)
+func (tx *Tx) fits(s *cairn.Share, row *cairn.Replica, pool *cairn.Pool) error {
+	t, node, label := tx.Type(s.Type), tx.Node(pool.Node), tx.poolLabel(pool)
 	switch {
 	case node.State != cairn.NodeUp:
 		return cause(cairn.ErrPrecondition, "pool %s: its node is %s", label, node.State)
@@ -227,14 +261,18 @@ func (c *CreateShare) fits(tx *Tx, pool *cairn.Pool) error {
 		return cause(cairn.ErrPrecondition, "pool %s: %s", label, pool.Fault.Message)
 	case t.Driver != "" && t.Driver != pool.Driver:
 		return cause(cairn.ErrNotSupported, "pool %s: has driver %s, but type %s wants %s", label, pool.Driver, t.Name, t.Driver)
-	case c.Share.Protocol != "" && !slices.Contains(pool.Protocols, c.Share.Protocol):
-		return cause(cairn.ErrNotSupported, "pool %s: does not serve protocol %s", label, c.Share.Protocol)
+	case s.Protocol != "" && !slices.Contains(pool.Protocols, s.Protocol):
+		return cause(cairn.ErrNotSupported, "pool %s: does not serve protocol %s", label, s.Protocol)
+	case row.Role == cairn.RoleStandby && tx.Pool(tx.Replica(s.Active).Pool).Driver != pool.Driver:
+		return cause(cairn.ErrNotSupported, "pool %s: has driver %s, and the active replica %s; replicas need the same",
+			label, pool.Driver, tx.Pool(tx.Replica(s.Active).Pool).Driver)
 	}
 	for _, need := range []struct {
 		by         bool
 		capability cairn.Capability
 	}{
-		{t.Snapshots, cairn.CapSnapshot}, {t.Clone, cairn.CapClone}, {t.Revert, cairn.CapRevert}, {c.Adopt != "", cairn.CapAdopt},
+		{t.Snapshots, cairn.CapSnapshot}, {t.Clone, cairn.CapClone}, {t.Revert, cairn.CapRevert}, {row.Want.Adopt != "", cairn.CapAdopt},
+		{t.Replication != cairn.ReplicationNone, cairn.CapReplicate},
 	} {
 		if need.by && !slices.Contains(pool.Capabilities, need.capability) {
 			return cause(cairn.ErrNotSupported, "pool %s: cannot do %s", label, need.capability)

@@ -45,8 +45,9 @@ func (c *CreateSnapshot) apply(tx *Tx) (string, error) {
 		return "", err
 	}
 	row.Project, row.Size, row.Status, row.Fault, row.CreatedAt, row.Order = share.Project, share.Size, "", cairn.Fault{}, tx.meta.At, 1
-	if newest := tx.newestSnapshot(share.ID); newest != nil {
-		row.Order = newest.Order + 1
+	row.Diverged = false
+	for old := range tx.SnapshotsOf(share.ID) {
+		row.Order = old.Order + 1
 	}
 	if err := become(row.Ref(), &row.Status, cairn.StatusCreating); err != nil {
 		return "", err
@@ -73,10 +74,12 @@ func checkSnapshot(s *cairn.Snapshot) error {
 	return checkMetadata(s.Metadata)
 }
 
-// newestSnapshot returns the share's snapshot with the highest Order, or nil.
+// newestSnapshot returns the share's snapshot with the highest Order, or nil. What an earlier active left does not count.
 func (tx *Tx) newestSnapshot(id cairn.ShareID) (newest *cairn.Snapshot) {
 	for s := range tx.SnapshotsOf(id) {
-		newest = s
+		if !s.Diverged {
+			newest = s
+		}
 	}
 	return newest
 }

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -114,10 +115,10 @@ var resizeVerb = map[cairn.TaskKind]struct{ running, done string }{
 
 // reserveGrowth takes quota and capacity for an extension before it begins, so that it cannot run out of them halfway.
 func (tx *Tx) reserveGrowth(s *cairn.Share, growth int64) error {
-	if err := tx.charge(s.Project, cairn.Limits{Bytes: growth}); err != nil {
-		return err
-	}
 	for r := range tx.ReplicasOf(s.ID) {
+		if err := tx.charge(s.Project, cairn.Limits{Bytes: growth}); err != nil {
+			return err
+		}
 		if err := tx.promise(tx.Pool(r.Pool), growth); err != nil {
 			return err
 		}
@@ -127,8 +128,8 @@ func (tx *Tx) reserveGrowth(s *cairn.Share, growth int64) error {
 
 // returnGrowth gives back what a resize had reserved above the size that the share now has.
 func (tx *Tx) returnGrowth(s *cairn.Share, growth int64) {
-	tx.giveBack(s.Project, cairn.Limits{Bytes: growth})
 	for r := range tx.ReplicasOf(s.ID) {
+		tx.giveBack(s.Project, cairn.Limits{Bytes: growth})
 		tx.takeBack(r.Pool, growth)
 	}
 }
@@ -161,7 +162,8 @@ func (c *RevertShare) apply(tx *Tx) (string, error) {
 		return "", cause(cairn.ErrPrecondition, "%s: snapshot %s was cut at %s; extend the share to that first", share.Ref(), snap.Name, cairn.FormatSize(snap.Size))
 	}
 	tx.startTask(share, &cairn.Task{ID: c.Task, Kind: cairn.TaskRevert, Snapshot: snap.ID})
-	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Revert = snap.ID })
+	// Only the active one goes back: the others follow it, as they follow every write.
+	tx.wantOf(tx.Replica(share.Active), func(w *cairn.ReplicaWant) { w.Revert = snap.ID })
 	tx.event("share.reverting", share.Project, share.Ref(), "share %s goes back to snapshot %s", share.Name, snap.Name)
 	return string(c.Task), nil
 }
@@ -179,6 +181,9 @@ func (c *UnmanageShare) apply(tx *Tx) (string, error) {
 	}
 	if err := tx.noSnapshots(share); err != nil {
 		return "", err
+	}
+	if n := len(slices.Collect(tx.ReplicasOf(c.ID))); n > 1 {
+		return "", cause(cairn.ErrPrecondition, "%s: has %d replicas; remove all but the active one first", share.Ref(), n)
 	}
 	if err := tx.needs(share, cairn.CapAdopt); err != nil {
 		return "", err
@@ -219,6 +224,11 @@ func (c *CancelTask) apply(tx *Tx) (string, error) {
 		put(tx, tx.shares, &row)
 		tx.endTask(task, cairn.TaskCancelled, cairn.Fault{})
 		tx.release(row.ID, tx.Replica(row.Active).Want.Adopt)
+	case cairn.TaskPromote:
+		if row.Active == task.Replica {
+			return "", cause(cairn.ErrPrecondition, "%s: replica %s is active already and only has to be served", share.Ref(), task.Replica)
+		}
+		tx.callOff(task, cairn.TaskCancelled, cairn.Fault{})
 	default:
 		return "", cause(cairn.ErrPrecondition, "%s: task %s (%s) may be half done and cannot be cancelled", share.Ref(), task.ID, task.Kind)
 	}

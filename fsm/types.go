@@ -45,10 +45,16 @@ func checkType(t *cairn.ShareType) error {
 	switch {
 	case t.Format != cairn.FormatFiles && t.Format != cairn.FormatBlock:
 		return cause(cairn.ErrInvalid, "type %s: format %q: want files or block", t.Name, t.Format)
-	case t.Replication != cairn.ReplicationNone:
-		return cause(cairn.ErrNotSupported, "type %s: replication %q: shares have one replica", t.Name, t.Replication)
-	case t.Failover != "" && t.Failover != cairn.FailoverManual:
-		return cause(cairn.ErrNotSupported, "type %s: failover %q: shares have one replica", t.Name, t.Failover)
+	case t.Replication != cairn.ReplicationNone && t.Replication != cairn.ReplicationReadable && t.Replication != cairn.ReplicationDR:
+		return cause(cairn.ErrInvalid, "type %s: replication %q: want readable or dr", t.Name, t.Replication)
+	case t.Failover != "" && t.Failover != cairn.FailoverManual && t.Failover != cairn.FailoverAuto:
+		return cause(cairn.ErrInvalid, "type %s: failover %q: want auto or manual", t.Name, t.Failover)
+	case t.Failover == cairn.FailoverAuto && t.Replication == cairn.ReplicationNone:
+		return cause(cairn.ErrInvalid, "type %s: automatic failover needs replication", t.Name)
+	case t.MaxRPO < 0 || t.MaxRPO > 0 && t.Failover != cairn.FailoverAuto:
+		return cause(cairn.ErrInvalid, "type %s: max_rpo: want a time for automatic failover", t.Name)
+	case t.Replication != cairn.ReplicationNone && t.Format != cairn.FormatFiles:
+		return cause(cairn.ErrNotSupported, "type %s: only file shares can be replicated", t.Name)
 	case (t.Clone || t.Revert || t.MountSnapshots) && !t.Snapshots:
 		return cause(cairn.ErrInvalid, "type %s: clone, revert and mounted snapshots need snapshots", t.Name)
 	case t.MountSnapshots && t.Format != cairn.FormatFiles:
@@ -66,7 +72,7 @@ func typeDifference(a, b *cairn.ShareType) string {
 		return "format"
 	case a.Driver != b.Driver:
 		return "driver"
-	case a.Replication != b.Replication || a.Failover != b.Failover:
+	case a.Replication != b.Replication || a.Failover != b.Failover || a.MaxRPO != b.MaxRPO:
 		return "replication"
 	case a.Snapshots != b.Snapshots || a.Clone != b.Clone || a.Revert != b.Revert || a.MountSnapshots != b.MountSnapshots:
 		return "snapshot support"
