@@ -20,6 +20,7 @@
 //     with a lower one is cairn.ErrStale and changes nothing, also after a restart.
 //
 // All methods are safe for concurrent use on different IDs. The caller serialises calls on one ID: that is the actor's lock.
+// Only Stat, List, Send, SendSize and Changed may also run beside another call on the same ID.
 package drivers
 
 import (

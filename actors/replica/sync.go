@@ -60,7 +60,9 @@ type Offer struct {
 	Resume   string           // the token that the stream goes on from; "" if it begins anew
 	Size     int64            // estimate of the bytes to come
 	// Newest is the newest sync point of the active replica, and Behind the estimate of the bytes that it has written since.
+	// Age is that of Newest when the offer was made, by the clock that it was cut by.
 	Newest cairn.SnapshotID
+	Age    time.Duration
 	Behind int64
 	// Keep are the sync points that the standby must keep, so that every other replica finds a common base with it.
 	Keep []cairn.SnapshotID
@@ -78,7 +80,8 @@ type Puller interface {
 type SyncState struct {
 	Replica cairn.ReplicaID
 	Newest  cairn.SnapshotID // the newest sync point that is complete here; "" if none
-	// AsOf is until when the active's data was certainly here: the cut of Newest, or later if nothing had changed since.
+	// AsOf is until when the active's data was certainly here, by the clock of this node: the cut of Newest, or later if
+	// nothing had changed since. Zero if never.
 	AsOf     time.Time
 	Behind   int64 // bytes, estimate
 	Received int64 // of the transfer under way, bytes

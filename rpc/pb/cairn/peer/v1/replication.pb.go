@@ -234,7 +234,9 @@ type PullOffer struct {
 	Behind int64    `protobuf:"varint,6,opt,name=behind,proto3" json:"behind,omitempty"`
 	Keep   []string `protobuf:"bytes,7,rep,name=keep,proto3" json:"keep,omitempty"`
 	// The chunks are compressed with zstd.
-	Zstd          bool `protobuf:"varint,8,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	Zstd bool `protobuf:"varint,8,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	// Age of the newest sync point by the active's clock, milliseconds.
+	AgeMs         int64 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -323,6 +325,13 @@ func (x *PullOffer) GetZstd() bool {
 		return x.Zstd
 	}
 	return false
+}
+
+func (x *PullOffer) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
 }
 
 // PullEnd comes last, and only after a whole stream.
@@ -558,8 +567,8 @@ type SyncState struct {
 	Replica string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	// The newest complete sync point.
 	Newest string `protobuf:"bytes,2,opt,name=newest,proto3" json:"newest,omitempty"`
-	// Until when the active's data was certainly here, Unix milliseconds by the active's clock; 0 if never.
-	AsOfMs int64 `protobuf:"varint,3,opt,name=as_of_ms,json=asOfMs,proto3" json:"as_of_ms,omitempty"`
+	// How long ago the active's data was certainly here, milliseconds; -1 if never.
+	AsOfAgeMs int64 `protobuf:"varint,3,opt,name=as_of_age_ms,json=asOfAgeMs,proto3" json:"as_of_age_ms,omitempty"`
 	// Estimate of what is missing, bytes.
 	Behind int64 `protobuf:"varint,4,opt,name=behind,proto3" json:"behind,omitempty"`
 	// Of the transfer under way, bytes.
@@ -615,9 +624,9 @@ func (x *SyncState) GetNewest() string {
 	return ""
 }
 
-func (x *SyncState) GetAsOfMs() int64 {
+func (x *SyncState) GetAsOfAgeMs() int64 {
 	if x != nil {
-		return x.AsOfMs
+		return x.AsOfAgeMs
 	}
 	return 0
 }
@@ -667,7 +676,7 @@ const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\x05offer\x18\x01 \x01(\v2\x18.cairn.peer.v1.PullOfferH\x00R\x05offer\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12*\n" +
 	"\x03end\x18\x03 \x01(\v2\x16.cairn.peer.v1.PullEndH\x00R\x03endB\x06\n" +
-	"\x04part\"\xbf\x01\n" +
+	"\x04part\"\xd6\x01\n" +
 	"\tPullOffer\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\tR\x04base\x12\x16\n" +
@@ -676,7 +685,8 @@ const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\x06newest\x18\x05 \x01(\tR\x06newest\x12\x16\n" +
 	"\x06behind\x18\x06 \x01(\x03R\x06behind\x12\x12\n" +
 	"\x04keep\x18\a \x03(\tR\x04keep\x12\x12\n" +
-	"\x04zstd\x18\b \x01(\bR\x04zstd\"5\n" +
+	"\x04zstd\x18\b \x01(\bR\x04zstd\x12\x15\n" +
+	"\x06age_ms\x18\t \x01(\x03R\x05ageMs\"5\n" +
 	"\aPullEnd\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x03R\x04size\"\x0e\n" +
@@ -686,11 +696,11 @@ const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\x14GetSyncStatesRequest\x12\x1a\n" +
 	"\bstandbys\x18\x01 \x03(\tR\bstandbys\"I\n" +
 	"\x15GetSyncStatesResponse\x120\n" +
-	"\x06states\x18\x01 \x03(\v2\x18.cairn.peer.v1.SyncStateR\x06states\"\xb7\x01\n" +
+	"\x06states\x18\x01 \x03(\v2\x18.cairn.peer.v1.SyncStateR\x06states\"\xbe\x01\n" +
 	"\tSyncState\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12\x16\n" +
-	"\x06newest\x18\x02 \x01(\tR\x06newest\x12\x18\n" +
-	"\bas_of_ms\x18\x03 \x01(\x03R\x06asOfMs\x12\x16\n" +
+	"\x06newest\x18\x02 \x01(\tR\x06newest\x12\x1f\n" +
+	"\fas_of_age_ms\x18\x03 \x01(\x03R\tasOfAgeMs\x12\x16\n" +
 	"\x06behind\x18\x04 \x01(\x03R\x06behind\x12\x1a\n" +
 	"\breceived\x18\x05 \x01(\x03R\breceived\x12\x14\n" +
 	"\x05total\x18\x06 \x01(\x03R\x05total\x12\x14\n" +
