@@ -15,6 +15,13 @@ type Have struct {
 	Object *drivers.Object // nil: certainly absent
 	Served []drivers.ExportSpec
 	Info   drivers.Info
+	// Seals: the pool can seal. Due: an active replica may be cut again, by its interval.
+	Seals, Due bool
+	// Behind is what an active replica has written since its newest sync point, which is SyncPoint; "" if there is none.
+	SyncPoint cairn.SnapshotID
+	Behind    int64
+	// AtRevert: the data certainly is as Want.Revert. Ahead: there may be data behind Want.Keep.Base.
+	AtRevert, Ahead bool
 }
 
 // look asks the pool and the exporters. Nothing is remembered from earlier passes but what cannot change behind our back:
@@ -42,7 +49,56 @@ func (p *pass) look(ctx context.Context) (*Have, error) {
 	if have.Served, err = p.exports(ctx); err != nil {
 		return nil, err
 	}
+	_, have.Seals = pool.(drivers.Sealer)
+	if sender, ok := pool.(drivers.Sender); ok && have.ready() {
+		if err := p.lookAtChanges(ctx, sender, have); err != nil {
+			return nil, poolError("changes", err)
+		}
+	}
 	return have, nil
+}
+
+// lookAtChanges asks what has been written since the snapshots that matter. Of a share with one replica none does, unless it
+// is to be reverted.
+func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *Have) (err error) {
+	row := p.want.Replica
+	changed := func(since cairn.SnapshotID) int64 {
+		snap := have.snapshot(since)
+		if err != nil || snap == nil || !snap.Ready {
+			return 1 // there may be something
+		}
+		var n int64
+		n, err = sender.Changed(ctx, p.id, since)
+		return n
+	}
+	if row.Want.Revert != "" {
+		have.AtRevert = changed(row.Want.Revert) == 0
+	}
+	if row.Want.Keep != (cairn.Keep{}) {
+		have.Ahead = changed(row.Want.Keep.Base) > 0
+	}
+	if len(p.want.Standbys) > 0 {
+		have.SyncPoint = newestSyncPoint(inOrder(have.Object.Snapshots))
+		if have.Due = p.due || row.Want.Sealed || have.SyncPoint == ""; have.Due {
+			have.Behind = changed(have.SyncPoint)
+		}
+	}
+	return err
+}
+
+// intervalOver reports whether an active replica may be cut again, and begins a new interval when it may.
+func (p *pass) intervalOver() bool {
+	if len(p.want.Standbys) == 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.cfg.Now()
+	if last, ok := p.cuts[p.id]; ok && now.Sub(last) < p.want.Interval {
+		return false
+	}
+	p.cuts[p.id] = now
+	return true
 }
 
 // info is read once per pool: all of it but the free bytes, which the actor does not use, is configuration.

@@ -29,7 +29,10 @@ type memoryObject struct {
 	drivers.Object
 	data      string
 	snapshots map[cairn.SnapshotID]string
-	doomed    bool // to be removed by the step that says so
+	orders    map[cairn.SnapshotID]uint64 // of the snapshots
+	newest    uint64
+	head      uint64 // the snapshot that the data goes on from
+	doomed    bool   // to be removed by the step that says so
 }
 
 func newMemory(name string) *memory {
@@ -60,10 +63,12 @@ func (p *memoryPool) look(id cairn.ReplicaID) (memoryObject, error) {
 	case !ok:
 		return object, fmt.Errorf("replica %s: %w", id, cairn.ErrNotFound)
 	}
-	object.snapshots = maps.Clone(object.snapshots)
+	object.snapshots, object.orders = maps.Clone(object.snapshots), maps.Clone(object.orders)
 	object.Object.Snapshots = nil
 	for _, snap := range slices.Sorted(maps.Keys(object.snapshots)) {
-		object.Object.Snapshots = append(object.Object.Snapshots, drivers.SnapshotObject{ID: snap, Ready: true, Root: object.Root + "@" + string(snap)})
+		object.Object.Snapshots = append(object.Object.Snapshots, drivers.SnapshotObject{
+			ID: snap, Ready: true, Root: object.Root + "@" + string(snap), Order: object.orders[snap],
+		})
 	}
 	return object, nil
 }
@@ -138,7 +143,7 @@ func (p *memoryPool) make(ctx context.Context, name string, spec drivers.CreateS
 	})
 	if errors.Is(err, cairn.ErrNotFound) {
 		err = p.do(ctx, name, func() error {
-			p.put(memoryObject{data: data, snapshots: map[cairn.SnapshotID]string{}, Object: drivers.Object{
+			p.put(memoryObject{data: data, snapshots: map[cairn.SnapshotID]string{}, orders: map[cairn.SnapshotID]uint64{}, Object: drivers.Object{
 				ID: spec.ID, Epoch: spec.Epoch, Size: spec.Size, Ready: true, Source: source, Root: p.name + "/" + string(spec.ID),
 			}})
 			return nil
@@ -201,12 +206,18 @@ func (p *memoryPool) CreateSnapshot(ctx context.Context, id cairn.ReplicaID, epo
 	if err == nil {
 		err = p.change(ctx, "snapshot", id, epoch, func(o *memoryObject) error {
 			if _, ok := o.snapshots[snap]; !ok {
-				o.snapshots[snap] = o.data
+				o.keep(snap, o.data)
 			}
 			return nil
 		})
 	}
 	return drivers.SnapshotObject{ID: snap, Ready: true, Root: p.name + "/" + string(id) + "@" + string(snap)}, err
+}
+
+func (o *memoryObject) keep(snap cairn.SnapshotID, data string) {
+	o.newest++
+	o.head = o.newest
+	o.snapshots[snap], o.orders[snap] = data, o.newest
 }
 
 func (p *memoryPool) DeleteSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uint64, snap cairn.SnapshotID) error {
@@ -215,6 +226,7 @@ func (p *memoryPool) DeleteSnapshot(ctx context.Context, id cairn.ReplicaID, epo
 	}
 	err := p.change(ctx, "delete snapshot", id, epoch, func(o *memoryObject) error {
 		delete(o.snapshots, snap)
+		delete(o.orders, snap)
 		return nil
 	})
 	if errors.Is(err, cairn.ErrNotFound) {
@@ -229,7 +241,7 @@ func (p *memoryPool) Revert(ctx context.Context, id cairn.ReplicaID, epoch uint6
 		if !ok {
 			return fmt.Errorf("snapshot %s: %w", snap, cairn.ErrNotFound)
 		}
-		o.data, o.Reverted = data, snap
+		o.data, o.Reverted, o.head = data, snap, o.orders[snap]
 		return nil
 	})
 }

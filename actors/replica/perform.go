@@ -26,15 +26,36 @@ func (p *pass) deadline(op Op) time.Duration {
 
 // perform takes one step.
 func (p *pass) perform(ctx context.Context, s Step) error {
+	if s.Op == OpPull { // may take as long as there is progress, which the stream watches
+		return p.pull(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.deadline(s.Op))
 	defer cancel()
 	switch s.Op {
 	case OpExport, OpUnexport:
 		return p.serve(ctx, s)
+	case OpSync:
+		return p.cut(ctx)
 	case OpSnapshot, OpResize:
 		return p.quiesced(ctx, s)
 	}
 	return p.change(ctx, s)
+}
+
+// cut cuts a sync point and tells the standbys' nodes. Its number follows that of the newest one of the epoch.
+func (p *pass) cut(ctx context.Context) error {
+	row := p.want.Replica
+	next := SyncPoint{Epoch: row.Epoch, Seq: 1, At: p.cfg.Now()}
+	if newest, ok := ParseSyncPoint(p.have.SyncPoint); ok && newest.Epoch == row.Epoch {
+		next.Seq = newest.Seq + 1
+	}
+	if err := p.quiesced(ctx, Step{Op: OpSnapshot, Snapshot: next.ID()}); err != nil {
+		return err
+	}
+	for _, standby := range p.want.Standbys {
+		p.cfg.Hint(standby.Node, standby.ID)
+	}
+	return p.prune(ctx, *p.have.Object, p.kept(p.view, row, append(inOrder(p.have.Object.Snapshots), next.ID())))
 }
 
 // change calls the pool.
@@ -65,7 +86,18 @@ func (p *pass) change(ctx context.Context, s Step) error {
 		if d, ok := pool.(drivers.Resizer); ok {
 			return d.Resize(ctx, row.ID, row.Epoch, row.Want.Size)
 		}
+	case OpSeal:
+		if d, ok := pool.(drivers.Sealer); ok {
+			return d.Seal(ctx, row.ID, row.Epoch)
+		}
+	case OpUnseal:
+		if d, ok := pool.(drivers.Sealer); ok {
+			return d.Unseal(ctx, row.ID, row.Epoch)
+		}
 	case OpRevert:
+		if p.have.AtRevert { // certainly nothing differs
+			return nil
+		}
 		if d, ok := pool.(drivers.Reverter); ok {
 			return d.Revert(ctx, row.ID, row.Epoch, s.Snapshot)
 		}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
@@ -23,11 +24,21 @@ const (
 	OpUnexport       Op = "unexport"
 	OpDelete         Op = "delete"
 	OpRelease        Op = "release"
+	OpSeal           Op = "seal"
+	OpUnseal         Op = "unseal"
+	OpSync           Op = "cut a sync point"
+	OpPull           Op = "pull"
 )
 
 // changesData: the step is taken only on the word of a linearizable view. Exports are not: a share goes on being served,
 // and a client goes on being locked out, while the cluster cannot decide anything.
 func (op Op) changesData() bool { return op != OpExport && op != OpUnexport }
+
+// leavesNothing: that the step is planned again does not mean that it had no effect. After a revert there is nothing to look
+// at; an export may be repeated only for its locations; clients go on writing behind a sync point.
+func (op Op) leavesNothing() bool {
+	return op == OpRevert || op == OpExport || op == OpSync || op == OpPull
+}
 
 // Step is one idempotent driver call.
 type Step struct {
@@ -73,6 +84,9 @@ func Plan(w *Want, h *Have) ([]Step, error) {
 	}
 	was := w.Replica.Have.Presence == cairn.Present
 	switch {
+	case !h.ready() && w.Replica.Role == cairn.RoleStandby:
+		// Also if it was complete before: the active one has everything, and feeds it anew.
+		return append(unexportAll(h), Step{Op: OpPull}), nil
 	case h.Object == nil && was:
 		return unexportAll(h), fmt.Errorf("dataset is gone from the pool; it is not made again, for that would hide the loss: %w", cairn.ErrNotFound)
 	case h.Object != nil && h.Object.Epoch > w.Replica.Epoch:
@@ -83,8 +97,45 @@ func Plan(w *Want, h *Have) ([]Step, error) {
 		return []Step{planCreation(w)}, nil
 	}
 	steps := planExports(w, h)
+	steps = append(steps, planSeal(w, h)...)
 	steps = append(steps, planChange(w, h)...)
-	return append(steps, planSnapshots(w, h)...), nil
+	steps = append(steps, planSnapshots(w, h)...)
+	return append(steps, planSync(w, h)...), nil
+}
+
+// planSeal makes the pool itself refuse writes to what nobody may write to, and take them again before it is served.
+func planSeal(w *Want, h *Have) []Step {
+	_, isServed := h.export("")
+	switch {
+	case w.writable() && h.Object.Sealed && w.Replica.Want.Revert == "":
+		return []Step{{Op: OpUnseal}}
+	case !w.writable() && h.Seals && !h.Object.Sealed && !isServed:
+		return []Step{{Op: OpSeal}}
+	}
+	return nil
+}
+
+// planSync lets an active replica cut what its standbys follow, and a standby follow.
+func planSync(w *Want, h *Have) []Step {
+	_, isServed := h.export("")
+	row := w.Replica
+	if row.Role == cairn.RoleActive {
+		still := !row.Want.Sealed || !isServed && (h.Object.Sealed || !h.Seals) // the last one is cut when nobody writes
+		if len(w.Standbys) > 0 && row.Want.Revert == "" && still && h.Due && (h.SyncPoint == "" || h.Behind > 0) {
+			return []Step{{Op: OpSync}}
+		}
+		return nil
+	}
+	if isServed || h.Seals && !h.Object.Sealed {
+		return nil
+	}
+	if keep := row.Want.Keep; keep != (cairn.Keep{}) {
+		if snap := h.snapshot(keep.Snapshot); h.Ahead && (snap == nil || !snap.Ready) {
+			return []Step{{Op: OpSnapshot, Snapshot: keep.Snapshot}}
+		}
+		return nil // its data is not touched before the report of this has been answered
+	}
+	return []Step{{Op: OpPull}}
 }
 
 func planCreation(w *Want) Step {
@@ -130,6 +181,9 @@ func unexportAll(h *Have) []Step {
 // in a plan: access is changed before anything that may take long.
 func planExports(w *Want, h *Have) []Step {
 	wanted := wantedExports(w, h)
+	if h.Object.Sealed {
+		wanted = slices.DeleteFunc(wanted, func(e wantedExport) bool { return e.spec.ID.Snapshot == "" })
+	}
 	var steps []Step
 	for _, spec := range h.Served {
 		if _, ok := wanted.find(spec.ID.Snapshot); !ok {
@@ -177,12 +231,13 @@ func planSnapshots(w *Want, h *Have) []Step {
 		switch object := h.snapshot(s.Snapshot); {
 		case s.Want == cairn.Absent && object != nil && !isServed:
 			steps = append(steps, Step{Op: OpDeleteSnapshot, Snapshot: s.Snapshot})
+		case w.Replica.Role == cairn.RoleStandby: // they arrive from the active one
 		case s.Want == cairn.Present && s.Have != cairn.Present && (object == nil || !object.Ready):
 			steps = append(steps, Step{Op: OpSnapshot, Snapshot: s.Snapshot})
 		}
 	}
 	for _, object := range h.Object.Snapshots {
-		if !known[object.ID] && !object.Ready {
+		if !known[object.ID] && !object.Ready && object.ID != w.Replica.Want.Keep.Snapshot {
 			steps = append(steps, Step{Op: OpDeleteSnapshot, Snapshot: object.ID})
 		}
 	}

@@ -49,7 +49,7 @@ func (s *scene) isNew() {
 // snapshot adds a snapshot with the given row and, if found is not nil, the given object.
 func (s *scene) snapshot(want, have cairn.Presence, found *drivers.SnapshotObject, rules ...cairn.AccessRule) {
 	s.Snapshots = append(s.Snapshots, WantSnapshot{
-		&cairn.SnapshotInstance{Snapshot: "snap", Replica: "r", Want: want, Have: have, Locations: s.Replica.Have.Locations}, rules,
+		&cairn.SnapshotInstance{Snapshot: "snap", Replica: "r", Want: want, Have: have, Locations: s.Replica.Have.Locations}, rules, false,
 	})
 	if found != nil {
 		found.ID = "snap"

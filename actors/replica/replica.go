@@ -40,7 +40,11 @@ type Config struct {
 	Applier   Applier
 	Pools     map[cairn.PoolID]drivers.Pool
 	Exporters map[cairn.Protocol]drivers.Exporter
-	Logger    *slog.Logger
+	// Puller reaches the nodes of active replicas; nil on a node that can have no standbys.
+	Puller Puller
+	// Hint tells a node that one of its standbys may lack something. It must not block; nil tells nobody.
+	Hint   func(node cairn.NodeID, standby cairn.ReplicaID)
+	Logger *slog.Logger
 	// Now is time.Now unless set.
 	Now func() time.Time
 	// StepTimeout bounds a driver call that moves no data, a look, and a report: 1 minute unless set. A call that may walk
@@ -65,12 +69,20 @@ type Actor struct {
 	mu      sync.Mutex
 	infos   map[cairn.PoolID]drivers.Info
 	orphans map[cairn.ReplicaID]Orphan
+	// Soft state of replication: what standbys here are doing, and what standbys elsewhere have of the active ones here.
+	pulls map[cairn.ReplicaID]pulling
+	syncs map[cairn.ReplicaID]SyncState
+	feeds map[cairn.ReplicaID]map[cairn.ReplicaID]cairn.SnapshotID
+	cuts  map[cairn.ReplicaID]time.Time // when an active replica was last looked at for a sync point
 }
 
 // New makes the actor.
 func New(cfg Config) *Actor {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Hint == nil {
+		cfg.Hint = func(cairn.NodeID, cairn.ReplicaID) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -86,6 +98,10 @@ func New(cfg Config) *Actor {
 		served:  make(map[cairn.Protocol]*served),
 		infos:   make(map[cairn.PoolID]drivers.Info),
 		orphans: make(map[cairn.ReplicaID]Orphan),
+		pulls:   make(map[cairn.ReplicaID]pulling),
+		syncs:   make(map[cairn.ReplicaID]SyncState),
+		feeds:   make(map[cairn.ReplicaID]map[cairn.ReplicaID]cairn.SnapshotID),
+		cuts:    make(map[cairn.ReplicaID]time.Time),
 	}
 	for protocol, exporter := range cfg.Exporters {
 		a.served[protocol] = &served{exporter: exporter, now: cfg.Now, every: cfg.Recheck}
@@ -141,6 +157,9 @@ type pass struct {
 	looked    error                                       // why the look failed
 	planned   error                                       // why the plan could not go on
 	refused   error                                       // why the exporter did not take the newest rules
+	source    error                                       // why the active replica's node sent nothing
+	inSync    bool                                        // a standby that has all there is, as of this pass
+	due       bool                                        // an active replica's interval is over
 }
 
 // confirm replaces the view with a linearizable one. A node that has just started, or was cut off, has an old view: by it
@@ -165,7 +184,8 @@ func (p *pass) run(ctx context.Context) (actors.Outcome, error) {
 	if row.Node != p.cfg.Node {
 		return actors.Outcome{}, p.withdraw(ctx)
 	}
-	p.want, p.refused = gather(p.view, row), nil
+	p.want, p.refused, p.source, p.inSync = gather(p.view, row), nil, nil, false
+	p.due = p.due || p.intervalOver() // also when the pass starts again
 	p.done, p.failed = make(map[stepKey]Step), make(map[stepKey]error)
 	p.locations = make(map[cairn.SnapshotID][]cairn.ExportLocation)
 	if err := p.work(ctx); err != nil {
@@ -180,7 +200,15 @@ func (p *pass) run(ctx context.Context) (actors.Outcome, error) {
 	if p.want.Replica.Want.Presence != cairn.Present {
 		return actors.Outcome{}, nil // the row goes; nothing is left to look at
 	}
-	return actors.Outcome{Again: p.cfg.Recheck}, nil
+	return actors.Outcome{Again: p.again()}, nil
+}
+
+// again is when a healthy replica is looked at without being woken: a replicated one as often as it may have to be synced.
+func (p *pass) again() time.Duration {
+	if len(p.want.Standbys) > 0 || p.want.Replica.Role == cairn.RoleStandby {
+		return min(p.cfg.Recheck, p.want.Interval)
+	}
+	return p.cfg.Recheck
 }
 
 // work looks, plans and takes the first step that it has not taken yet, until there is none. A step that failed does not
@@ -205,6 +233,8 @@ func (p *pass) work(ctx context.Context) error {
 		}
 		actors.Doing(ctx, step.String())
 		switch err := p.perform(ctx, step); {
+		case errors.Is(err, errSource):
+			p.source = err
 		case errors.Is(err, cairn.ErrStale):
 			return fmt.Errorf("%s: %w", step, err)
 		case err != nil && cancelled(ctx) != nil:
@@ -229,11 +259,10 @@ func (p *pass) next(steps []Step) (Step, bool) {
 }
 
 // doubt makes failures of the steps that were taken, reported success, and are still to be done: to report the replica as
-// settled would be believing the call more than the look. A revert leaves nothing to look at; an export may be repeated
-// only for its locations.
+// settled would be believing the call more than the look.
 func (p *pass) doubt(steps []Step) {
 	for _, s := range steps {
-		if p.failed[s.key()] == nil && s.Op != OpRevert && s.Op != OpExport {
+		if p.failed[s.key()] == nil && !s.Op.leavesNothing() {
 			p.failed[s.key()] = fmt.Errorf("%s: reported success and had no effect", s)
 		}
 	}

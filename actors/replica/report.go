@@ -23,7 +23,9 @@ func (p *pass) report(ctx context.Context) error {
 	if p.looked == nil && (p.have.ready() || row.Want.Presence != cairn.Present) {
 		r.Snapshots = p.snapshotHaves()
 	}
-	if row.Have.Generation == row.Generation && sameHave(row.Have, r.Have) && len(r.Snapshots) == 0 && !p.rulesAnswered(failure) {
+	p.replication(&r.Have, failure)
+	inSync := row.Role != cairn.RoleStandby || r.Have.InSync == (row.State == cairn.ReplicaInSync)
+	if row.Have.Generation == row.Generation && sameHave(row.Have, r.Have) && inSync && len(r.Snapshots) == 0 && !p.rulesAnswered(failure) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StepTimeout)
@@ -58,7 +60,7 @@ func (p *pass) failure() error {
 	case len(keys) > 0 && p.want.Replica.Want.Presence != cairn.Present:
 		return p.failed[keys[0]] // whatever it is, it keeps the replica from going
 	}
-	for _, op := range []Op{OpCreate, OpClone, OpAdopt, OpUnexport, OpResize} {
+	for _, op := range []Op{OpCreate, OpClone, OpAdopt, OpUnexport, OpSeal, OpUnseal, OpResize, OpPull} {
 		if err := p.failed[stepKey{op, ""}]; err != nil {
 			return err
 		}
@@ -186,6 +188,36 @@ func (p *pass) lost(s WantSnapshot) error {
 	return fmt.Errorf("snapshot is gone from the pool: %w", cairn.ErrNotFound)
 }
 
+// replication is what the state machine has to know to promote. A standby that has merely followed is no news.
+func (p *pass) replication(have *cairn.ReplicaHave, failure error) {
+	row, h := p.want.Replica, p.have
+	have.Sealed, have.Synced, have.InSync = "", row.Have.Synced, false
+	if p.looked != nil || !h.ready() {
+		have.Synced = ""
+		return
+	}
+	_, isServed := h.export("")
+	newest := newestSyncPoint(inOrder(h.Object.Snapshots))
+	switch row.Role {
+	case cairn.RoleActive:
+		if row.Want.Sealed && !isServed && (h.Object.Sealed || !h.Seals) && h.Due && h.Behind == 0 && failure == nil {
+			have.Sealed = newest
+		}
+	case cairn.RoleStandby:
+		if keep := row.Want.Keep; keep != (cairn.Keep{}) && failure == nil && !isServed && (h.Object.Sealed || !h.Seals) {
+			snap := h.snapshot(keep.Snapshot)
+			if have.Diverged = snap != nil && snap.Ready; have.Diverged || !h.Ahead {
+				have.Kept = keep.Snapshot
+			}
+		}
+		if row.Want.SyncTo != "" && newest != row.Have.Synced {
+			have.Synced = newest
+		}
+		have.InSync = failure == nil && (p.inSync || p.source != nil && row.State == cairn.ReplicaInSync)
+	}
+}
+
 func sameHave(a, b cairn.ReplicaHave) bool {
-	return a.Presence == b.Presence && a.Size == b.Size && a.Fault == b.Fault && slices.Equal(a.Locations, b.Locations)
+	return a.Presence == b.Presence && a.Size == b.Size && a.Fault == b.Fault && slices.Equal(a.Locations, b.Locations) &&
+		a.Sealed == b.Sealed && a.Synced == b.Synced && a.Kept == b.Kept
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"slices"
+	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/fsm"
@@ -16,6 +17,10 @@ type Want struct {
 	Snapshots []WantSnapshot     // in order of ID
 	// Unproven are the rules among all of these that no exporter has taken yet: handed to the node, or refused before.
 	Unproven map[cairn.RuleID]bool
+	// Of a replicated share: the other replicas of an active one, and the node of the active one of a standby.
+	Standbys   []*cairn.Replica
+	ActiveNode cairn.NodeID
+	Interval   time.Duration // between sync points
 	// InFlight: some rules wait to hear whether they are enforced. Refused: some were not, when they were last tried.
 	InFlight, Refused, Denying bool
 }
@@ -23,7 +28,8 @@ type Want struct {
 // WantSnapshot is a snapshot that is wanted on the replica, or on its way out.
 type WantSnapshot struct {
 	*cairn.SnapshotInstance
-	Rules []cairn.AccessRule // granted to the mounted snapshot
+	Rules    []cairn.AccessRule // granted to the mounted snapshot
+	Diverged bool
 }
 
 // gather reads what is wanted of the row's replica. Pure.
@@ -37,7 +43,18 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 	}
 	w.Rules = w.granted(v, "")
 	for instance := range v.InstancesOn(row.ID) {
-		w.Snapshots = append(w.Snapshots, WantSnapshot{instance, w.granted(v, instance.Snapshot)})
+		snap := v.Snapshot(instance.Snapshot)
+		w.Snapshots = append(w.Snapshots, WantSnapshot{instance, w.granted(v, instance.Snapshot), snap != nil && snap.Diverged})
+	}
+	w.Interval = interval(w.Specs)
+	for other := range v.ReplicasOf(row.Share) {
+		switch {
+		case other.ID == row.ID:
+		case row.Role == cairn.RoleActive:
+			w.Standbys = append(w.Standbys, other)
+		case other.ID == w.Share.Active:
+			w.ActiveNode = other.Node
+		}
 	}
 	return w
 }
@@ -76,6 +93,11 @@ func (s WantSnapshot) mounted() bool { return s.Want == cairn.Present && len(s.R
 
 // serves reports whether the replica itself is to be exported. While a revert is wanted it is not: see Plan.
 func (w *Want) serves() bool {
+	return w.Share.Protocol != "" && w.writable() && w.Replica.Want.Revert == ""
+}
+
+// writable reports whether anybody may write to the replica.
+func (w *Want) writable() bool {
 	r := w.Replica
-	return w.Share.Protocol != "" && r.Role == cairn.RoleActive && r.Want.Presence == cairn.Present && r.Want.Revert == ""
+	return r.Role == cairn.RoleActive && r.Want.Presence == cairn.Present && !r.Want.Sealed
 }

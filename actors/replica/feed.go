@@ -1,0 +1,216 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// feedsKept is how many of the oldest and of the newest sync points are kept for a standby that has not been heard of since
+// this process started: one of the oldest is what it has.
+const feedsKept = 8
+
+// SendFunc writes the offered stream.
+type SendFunc func(ctx context.Context, w io.Writer) error
+
+// Offer answers a standby: what it lacks next, and how to send it; nothing to send is a nil SendFunc. It runs beside the
+// actor, and changes nothing on the pool.
+func (a *Actor) Offer(ctx context.Context, request PullRequest) (Offer, SendFunc, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.cfg.StepTimeout)
+	defer cancel()
+	view := a.cfg.Viewer.View()
+	row, err := a.feeder(view, request)
+	if err != nil {
+		return Offer{}, nil, err
+	}
+	pool := a.cfg.Pools[row.Pool]
+	sender, ok := pool.(drivers.Sender)
+	if !ok {
+		return Offer{}, nil, fmt.Errorf("pool %s: cannot send: %w", row.Pool, cairn.ErrNotSupported)
+	}
+	object, err := pool.Stat(ctx, row.ID)
+	if err != nil {
+		return Offer{}, nil, fmt.Errorf("active replica %s: %w", row.ID, err)
+	}
+	source := inOrder(object.Snapshots)
+	offer, found := choose(source, request, wantedBy(view, request.Standby))
+	a.acknowledge(row.ID, request.Standby, offer.Base)
+	offer.Keep = a.kept(view, row, source)
+	if point, ok := ParseSyncPoint(offer.Newest); ok {
+		offer.Age = max(0, a.cfg.Now().Sub(point.At))
+		if offer.Behind, err = sender.Changed(ctx, row.ID, offer.Newest); err != nil {
+			return Offer{}, nil, fmt.Errorf("active replica %s: %w", row.ID, err)
+		}
+	}
+	if !found {
+		offer.Snapshot, offer.Base = "", ""
+		return offer, nil, nil
+	}
+	spec := drivers.SendSpec{Snapshot: offer.Snapshot, Base: offer.Base, Resume: offer.Resume}
+	if offer.Size, err = sender.SendSize(ctx, row.ID, spec); err != nil {
+		return Offer{}, nil, fmt.Errorf("active replica %s: %w", row.ID, err)
+	}
+	return offer, func(ctx context.Context, w io.Writer) error { return sender.Send(ctx, row.ID, spec, w) }, nil
+}
+
+// feeder finds the active replica, which must be here and of the epoch that the standby knows.
+func (a *Actor) feeder(v *fsm.View, request PullRequest) (*cairn.Replica, error) {
+	share, standby := v.Share(request.Share), v.Replica(request.Standby)
+	switch {
+	case share == nil || standby == nil || standby.Share != request.Share:
+		return nil, fmt.Errorf("share %s, standby %s: no such pair: %w", request.Share, request.Standby, cairn.ErrNotFound)
+	case standby.Role != cairn.RoleStandby || standby.Epoch != request.Epoch:
+		return nil, fmt.Errorf("replica %s: is %s of epoch %d here, and the request of epoch %d: %w",
+			standby.ID, standby.Role, standby.Epoch, request.Epoch, cairn.ErrStale)
+	}
+	row := v.Replica(share.Active)
+	if row == nil || row.Node != a.cfg.Node || row.Epoch != request.Epoch {
+		return nil, fmt.Errorf("share %s: its active replica is not here in epoch %d: %w", request.Share, request.Epoch, cairn.ErrStale)
+	}
+	return row, nil
+}
+
+// wantedBy lists the snapshots of users that are wanted on a replica.
+func wantedBy(v *fsm.View, id cairn.ReplicaID) map[cairn.SnapshotID]bool {
+	wanted := make(map[cairn.SnapshotID]bool)
+	for i := range v.InstancesOn(id) {
+		if i.Want == cairn.Present {
+			wanted[i.Snapshot] = true
+		}
+	}
+	return wanted
+}
+
+// inOrder lists the snapshots that are ready, oldest first.
+func inOrder(snapshots []drivers.SnapshotObject) []cairn.SnapshotID {
+	ready := slices.DeleteFunc(slices.Clone(snapshots), func(s drivers.SnapshotObject) bool { return !s.Ready })
+	slices.SortFunc(ready, func(a, b drivers.SnapshotObject) int {
+		if a.Order != b.Order {
+			return int(min(max(int64(a.Order)-int64(b.Order), -1), 1))
+		}
+		return compareID(a.ID, b.ID)
+	})
+	ids := make([]cairn.SnapshotID, len(ready))
+	for i, s := range ready {
+		ids[i] = s.ID
+	}
+	return ids
+}
+
+func compareID(a, b cairn.SnapshotID) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// newestSyncPoint returns the newest sync point among the snapshots, or "".
+func newestSyncPoint(ids []cairn.SnapshotID) (newest cairn.SnapshotID) {
+	for _, id := range ids {
+		if _, ok := ParseSyncPoint(id); ok && id > newest { // identifiers sort by age
+			newest = id
+		}
+	}
+	return newest
+}
+
+// choose picks what the standby gets next: the first snapshot after the newest common one that it wants, or the newest sync
+// point. Base is the newest common snapshot also if there is nothing to send. A snapshot that is older than the base is
+// passed over: no stream could bring it any more. Pure.
+func choose(source []cairn.SnapshotID, request PullRequest, wanted map[cairn.SnapshotID]bool) (offer Offer, found bool) {
+	offer.Newest = newestSyncPoint(source)
+	base := -1
+	for i, id := range source {
+		if slices.Contains(request.Have, id) {
+			base, offer.Base = i, id
+		}
+	}
+	for _, id := range source[base+1:] {
+		if id != offer.Newest && !wanted[id] {
+			continue
+		}
+		offer.Snapshot = id
+		if id == request.Resuming {
+			offer.Resume = request.Resume
+		}
+		return offer, true
+	}
+	return offer, false
+}
+
+// acknowledge remembers the newest snapshot that a standby has in common with the active replica.
+func (a *Actor) acknowledge(active, standby cairn.ReplicaID, base cairn.SnapshotID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.feeds[active] == nil {
+		a.feeds[active] = make(map[cairn.ReplicaID]cairn.SnapshotID)
+	}
+	a.feeds[active][standby] = base
+}
+
+// kept lists the sync points of an active replica that somebody may need: the newest one, and for every standby the one
+// that it has. Those of a standby that nobody has heard of since this process started cannot be known.
+func (a *Actor) kept(v *fsm.View, row *cairn.Replica, source []cairn.SnapshotID) []cairn.SnapshotID {
+	var points []cairn.SnapshotID
+	for _, id := range source {
+		if _, ok := ParseSyncPoint(id); ok {
+			points = append(points, id)
+		}
+	}
+	slices.Sort(points)
+	needed := map[cairn.SnapshotID]bool{newestSyncPoint(points): true}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for standby := range v.ReplicasOf(row.Share) {
+		if standby.ID == row.ID {
+			continue
+		}
+		base, heard := a.feeds[row.ID][standby.ID]
+		needed[base] = true
+		for i, id := range points {
+			if !heard && (i < feedsKept || i >= len(points)-feedsKept) {
+				needed[id] = true
+			}
+		}
+	}
+	return slices.DeleteFunc(points, func(id cairn.SnapshotID) bool { return !needed[id] })
+}
+
+// SyncStates says how far the standbys of this node are; nil asks for all.
+func (a *Actor) SyncStates(ids []cairn.ReplicaID) []SyncState {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var states []SyncState
+	for id, state := range a.syncs {
+		if ids == nil || slices.Contains(ids, id) {
+			states = append(states, state)
+		}
+	}
+	slices.SortFunc(states, func(x, y SyncState) int { return compareID(cairn.SnapshotID(x.Replica), cairn.SnapshotID(y.Replica)) })
+	return states
+}
+
+// interval is how often an active replica of the share type cuts a sync point while it is written to.
+func interval(specs map[string]string) time.Duration {
+	if d, err := time.ParseDuration(specs[IntervalSpec]); err == nil && d >= minInterval {
+		return d
+	}
+	return defaultInterval
+}
+
+// IntervalSpec is the extra spec that says how often standbys are brought up to date, such as "10s".
+const IntervalSpec = "cairn:replication_interval"
+
+const (
+	defaultInterval = 10 * time.Second
+	minInterval     = 100 * time.Millisecond
+)

@@ -1,0 +1,258 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/actors"
+	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// pulling is a transfer under way, and what it is good for.
+type pulling struct {
+	row    *cairn.Replica
+	cancel context.CancelCauseFunc
+}
+
+// errChanged ends a transfer whose replica is no longer what it was begun for.
+var errChanged = errors.New("the replica's role or presence changed")
+
+// Interrupt ends a transfer that the view says is for nothing any more. The pass that runs it then looks again. Who wakes
+// the actor calls it first: a transfer may take hours.
+func (a *Actor) Interrupt(v *fsm.View, id cairn.ReplicaID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	running, ok := a.pulls[id]
+	if !ok {
+		return
+	}
+	row := v.Replica(id)
+	if row == nil || row.Epoch != running.row.Epoch || row.Role != running.row.Role || row.Want.Presence != running.row.Want.Presence {
+		running.cancel(errChanged)
+	}
+}
+
+// pull brings a standby up to date: one snapshot after another until it lacks none. What it fetched stays, whatever ends
+// it. That the active replica's node cannot be asked is no fault of this replica.
+func (p *pass) pull(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	p.mu.Lock()
+	p.pulls[p.id] = pulling{p.want.Replica, cancel}
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.pulls, p.id)
+	}()
+	for {
+		again, err := p.pullOne(ctx)
+		switch {
+		case context.Cause(ctx) == errChanged:
+			return fmt.Errorf("%w: %w", errChanged, cairn.ErrStale)
+		case err != nil:
+			p.note(func(s *SyncState) { s.Received, s.Total, s.Error = 0, 0, err.Error() })
+			return err
+		case !again:
+			return nil
+		}
+	}
+}
+
+// pullOne asks once and receives what is offered; again is false if nothing was.
+func (p *pass) pullOne(ctx context.Context) (again bool, err error) {
+	row := p.want.Replica
+	pool := p.cfg.Pools[row.Pool]
+	receiver, ok := pool.(drivers.Receiver)
+	if !ok || p.cfg.Puller == nil {
+		return false, fmt.Errorf("pool %s: cannot receive: %w", row.Pool, cairn.ErrNotSupported)
+	}
+	request := PullRequest{Share: row.Share, Standby: p.id, Epoch: row.Epoch}
+	object, err := pool.Stat(ctx, p.id)
+	switch {
+	case err == nil && object.Ready:
+		request.Have = inOrder(object.Snapshots)
+	case err != nil && !errors.Is(err, cairn.ErrNotFound):
+		return false, poolError("stat", err)
+	}
+	if request.Resume, request.Resuming, err = receiver.Partial(ctx, p.id); err != nil && !errors.Is(err, cairn.ErrNotFound) {
+		return false, fmt.Errorf("receive: look for a rest: %w", err)
+	}
+	asked := p.cfg.Now()
+	var own error // what went wrong on this side
+	offer, err := p.cfg.Puller.Pull(ctx, p.want.ActiveNode, request, func(offer Offer, r io.Reader) error {
+		stream := &watched{Reader: r}
+		own = p.receive(ctx, receiver, object, offer, stream)
+		if own != nil && stream.err != nil { // the stream broke: that the tool complains then says nothing
+			own = nil
+			return stream.err
+		}
+		return own
+	})
+	switch {
+	case errors.Is(own, errAgain):
+		return true, nil
+	case own != nil:
+		return false, own
+	case err != nil:
+		return false, fmt.Errorf("%w from node %s: %w", errSource, p.want.ActiveNode, err)
+	case offer.Snapshot == "":
+		p.follow(offer, newestSyncPoint(request.Have), asked)
+		return false, p.prune(ctx, object, offer.Keep)
+	}
+	return true, nil
+}
+
+// errSource: the active replica's side could not be asked, or did not send all of it. Nothing is wrong with the standby: it
+// stays as far behind as it was, and no further.
+var errSource = errors.New("nothing received")
+
+// watched remembers why a stream broke off.
+type watched struct {
+	io.Reader
+	err error
+}
+
+func (w *watched) Read(b []byte) (int, error) {
+	n, err := w.Reader.Read(b)
+	if err != nil && err != io.EOF {
+		w.err = err
+	}
+	return n, err
+}
+
+// receive makes the replica what the offer says.
+func (p *pass) receive(ctx context.Context, receiver drivers.Receiver, object drivers.Object, offer Offer, r io.Reader) error {
+	actors.Doing(ctx, fmt.Sprintf("receive %s", offer.Snapshot))
+	if offer.Base == "" && object.Ready {
+		return p.clear(ctx, object)
+	}
+	if offer.Resume == "" {
+		if err := receiver.Abandon(ctx, p.id, p.want.Replica.Epoch); err != nil && !errors.Is(err, cairn.ErrNotFound) {
+			return err
+		}
+	}
+	p.note(func(s *SyncState) { s.Received, s.Total, s.Error = 0, offer.Size, "" })
+	spec := drivers.ReceiveSpec{CreateSpec: p.createSpec(), Snapshot: offer.Snapshot, Base: offer.Base}
+	err := receiver.Receive(ctx, spec, io.TeeReader(r, progress{p}))
+	if errors.Is(err, cairn.ErrPrecondition) && offer.Base != "" {
+		return p.rollBack(ctx, object, offer, err)
+	}
+	return err
+}
+
+// rollBack takes a standby's own data back to the base. Nothing is lost by that: what it wrote as an active replica has
+// been put aside before (Want.Keep), and everything else came from an active one. Sync points behind the base are of a line
+// that nobody follows any more.
+func (p *pass) rollBack(ctx context.Context, object drivers.Object, offer Offer, why error) error {
+	epoch := p.want.Replica.Epoch
+	pool := p.cfg.Pools[p.want.Replica.Pool]
+	snapshotter, cuts := pool.(drivers.Snapshotter)
+	reverter, reverts := pool.(drivers.Reverter)
+	if !cuts || !reverts {
+		return why
+	}
+	behind := false
+	for _, id := range inOrder(object.Snapshots) {
+		if _, ok := ParseSyncPoint(id); ok && behind {
+			if err := snapshotter.DeleteSnapshot(ctx, p.id, epoch, id); err != nil {
+				return fmt.Errorf("delete sync point %s: %w", id, err)
+			}
+		}
+		behind = behind || id == offer.Base
+	}
+	if err := reverter.Revert(ctx, p.id, epoch, offer.Base); err != nil {
+		return fmt.Errorf("roll back to %s: %w", offer.Base, err)
+	}
+	p.cfg.Logger.Info("standby rolled back to the newest snapshot that it has in common with the active replica",
+		"replica", p.id, "share", p.want.Share.ID, "snapshot", offer.Base)
+	return errAgain
+}
+
+// clear removes a standby that has nothing in common with the active replica, so that it can be fetched anew. What only it
+// has is a snapshot of a user's share by now, and keeps it from being removed.
+func (p *pass) clear(ctx context.Context, object drivers.Object) error {
+	for _, s := range p.want.Snapshots {
+		if s.Diverged {
+			return fmt.Errorf("has no snapshot in common with the active replica, and holds diverged snapshot %s; delete that one, then it is fetched anew: %w",
+				s.Snapshot, cairn.ErrInUse)
+		}
+	}
+	pool, epoch := p.cfg.Pools[p.want.Replica.Pool], p.want.Replica.Epoch
+	snapshotter, ok := pool.(drivers.Snapshotter)
+	if !ok {
+		return fmt.Errorf("pool %s: cannot delete snapshots: %w", p.want.Replica.Pool, cairn.ErrNotSupported)
+	}
+	for _, snap := range object.Snapshots {
+		if err := snapshotter.DeleteSnapshot(ctx, p.id, epoch, snap.ID); err != nil {
+			return fmt.Errorf("delete snapshot %s: %w", snap.ID, err)
+		}
+	}
+	if err := pool.Delete(ctx, p.id, epoch); err != nil {
+		return fmt.Errorf("delete: %w", err)
+	}
+	p.cfg.Logger.Warn("standby had nothing in common with the active replica any more and is fetched anew", "replica", p.id, "share", p.want.Share.ID)
+	return errAgain
+}
+
+// errAgain ends a stream that could not be used as it was: the next one can.
+var errAgain = errors.New("ask again")
+
+// follow notes that the standby lacks nothing that was offered to a question asked at that time.
+func (p *pass) follow(offer Offer, newest cairn.SnapshotID, asked time.Time) {
+	p.inSync = newest != "" && newest == offer.Newest
+	asOf := asked.Add(-offer.Age)
+	if offer.Behind == 0 {
+		asOf = asked
+	}
+	p.note(func(s *SyncState) {
+		s.Newest, s.Behind, s.Received, s.Total, s.Error = newest, offer.Behind, 0, 0, ""
+		if p.inSync {
+			s.AsOf = asOf
+		}
+	})
+}
+
+// prune removes the sync points that no replica needs to find a common base with this one.
+func (p *pass) prune(ctx context.Context, object drivers.Object, keep []cairn.SnapshotID) error {
+	snapshotter, ok := p.cfg.Pools[p.want.Replica.Pool].(drivers.Snapshotter)
+	if !ok {
+		return nil
+	}
+	newest := newestSyncPoint(inOrder(object.Snapshots))
+	for _, s := range object.Snapshots {
+		if _, ok := ParseSyncPoint(s.ID); !ok || s.ID == newest || slices.Contains(keep, s.ID) {
+			continue
+		}
+		if err := snapshotter.DeleteSnapshot(ctx, p.id, p.want.Replica.Epoch, s.ID); err != nil && !errors.Is(err, cairn.ErrInUse) {
+			return fmt.Errorf("delete sync point %s: %w", s.ID, err)
+		}
+	}
+	return nil
+}
+
+// noteSync changes what is told of a standby's progress.
+func (a *Actor) noteSync(id cairn.ReplicaID, change func(*SyncState)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	state := a.syncs[id]
+	state.Replica = id
+	change(&state)
+	a.syncs[id] = state
+}
+
+func (p *pass) note(change func(*SyncState)) { p.noteSync(p.id, change) }
+
+// progress counts what was received.
+type progress struct{ p *pass }
+
+func (w progress) Write(b []byte) (int, error) {
+	w.p.note(func(s *SyncState) { s.Received += int64(len(b)) })
+	return len(b), nil
+}

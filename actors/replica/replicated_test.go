@@ -1,0 +1,157 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+func TestStandbysFollow(t *testing.T) {
+	f := newFleet(t, 3, cairn.FailoverManual)
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "")
+	f.write("one")
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "one")
+	f.expect("r3", cairn.ReplicaInSync, "one")
+	if f.full != 2 || f.incremental != 2 {
+		t.Errorf("%d full and %d incremental streams", f.full, f.incremental)
+	}
+	log := f.index
+	for range 5 {
+		f.write(fmt.Sprint("more ", log))
+		f.wait()
+	}
+	if f.index != log {
+		t.Errorf("%d log entries for following", f.index-log)
+	}
+	streams := f.full + f.incremental
+	f.wait()
+	if f.full+f.incremental != streams {
+		t.Error("something was sent though nothing had changed")
+	}
+	for id, m := range f.nodes {
+		for r, object := range m.disk.objects {
+			if len(object.snapshots) > 2 {
+				t.Errorf("%s keeps %d sync points of %s", id, len(object.snapshots), r)
+			}
+		}
+	}
+}
+
+// Snapshots of users travel with the streams; one is acknowledged only when every replica in sync has it, and it is the
+// same there.
+func TestSnapshotsTravel(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverManual)
+	f.write("before")
+	f.wait()
+	f.must(t, &fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: "p1", Share: fleetShare, Name: "p1"}})
+	f.nodes["node-2"].cut = true
+	f.settle()
+	if status := f.View().Snapshot("p1").Status; status != cairn.StatusCreating {
+		t.Errorf("the snapshot is %s though a replica in sync does not have it", status)
+	}
+	f.write("after")
+	f.nodes["node-2"].cut = false
+	f.wait()
+	f.wait()
+	if snap := f.View().Snapshot("p1"); snap.Status != cairn.StatusAvailable || f.nodes["node-2"].disk.objects["r2"].snapshots["p1"] != "before" {
+		t.Errorf("snapshot %+v; the standby has %q", snap, f.nodes["node-2"].disk.objects["r2"].snapshots["p1"])
+	}
+	f.expect("r2", cairn.ReplicaInSync, "after")
+	f.must(t, &fsm.DeleteSnapshot{ID: "p1"})
+	f.settle()
+	if _, there := f.nodes["node-2"].disk.objects["r2"].snapshots["p1"]; there || f.View().Snapshot("p1") != nil {
+		t.Error("the snapshot is still there")
+	}
+}
+
+// Any order, any number of times, and never again a full stream.
+func TestPromoteAround(t *testing.T) {
+	f := newFleet(t, 3, cairn.FailoverManual)
+	f.wait()
+	f.full = 0
+	for round, id := range []cairn.ReplicaID{"r2", "r3", "r1", "r3", "r2", "r1", "r2"} {
+		text := fmt.Sprint("round ", round)
+		f.write(text)
+		f.promote(id)
+		f.expect(id, cairn.ReplicaActive, text)
+		f.write(text + " and on")
+		f.wait()
+		for _, other := range []cairn.ReplicaID{"r1", "r2", "r3"} {
+			if other != id {
+				f.expect(other, cairn.ReplicaInSync, text+" and on")
+			}
+		}
+	}
+	if f.full != 0 {
+		t.Errorf("%d full streams", f.full)
+	}
+}
+
+func TestFailover(t *testing.T) {
+	f := newFleet(t, 3, cairn.FailoverAuto)
+	f.write("synced")
+	f.wait()
+	f.write("lost")
+	f.full = 0
+	f.down("node-1")
+	if m := f.served(); m != nil {
+		t.Errorf("%s serves while nobody leads", m.id)
+	}
+	f.failover("r2", "kept-1")
+	f.expect("r2", cairn.ReplicaActive, "synced")
+	f.write("new")
+	f.wait()
+	f.expect("r3", cairn.ReplicaInSync, "new")
+	f.up("node-1")
+	f.wait()
+	f.expect("r1", cairn.ReplicaInSync, "new")
+	snap := f.View().Snapshot("kept-1")
+	if snap == nil || !snap.Diverged || f.nodes["node-1"].disk.objects["r1"].snapshots["kept-1"] != "lost" {
+		t.Errorf("what was written last is not kept: %+v", snap)
+	}
+	if f.full != 0 {
+		t.Errorf("%d full streams", f.full)
+	}
+	// And back, twice, with what was kept still there.
+	f.promote("r1")
+	f.promote("r2")
+	f.expect("r2", cairn.ReplicaActive, "new")
+	if f.nodes["node-1"].disk.objects["r1"].snapshots["kept-1"] != "lost" {
+		t.Error("what was kept is gone")
+	}
+}
+
+// Nothing was written after the last sync: nothing is kept, and no snapshot appears.
+func TestFailoverWithoutLoss(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.write("synced")
+	f.wait()
+	f.down("node-1")
+	f.failover("r2", "kept-1")
+	f.up("node-1")
+	f.wait()
+	f.expect("r1", cairn.ReplicaInSync, "synced")
+	if f.View().Snapshot("kept-1") != nil {
+		t.Error("a diverged snapshot of nothing")
+	}
+}
+
+// The old active's process goes on with the old view: it may serve no more once its lease is gone, and a driver call with its
+// epoch fails after the new one has come by.
+func TestOldEpochIsRefused(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.write("synced")
+	f.wait()
+	f.down("node-1")
+	f.failover("r2", "kept-1")
+	f.up("node-1")
+	pool := &memoryPool{memory: f.nodes["node-1"].disk, do: func(_ context.Context, _ string, change func() error) error { return change() }}
+	if err := pool.Unseal(t.Context(), "r1", 1); err == nil {
+		t.Error("the old epoch can still unseal")
+	}
+}
