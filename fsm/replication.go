@@ -302,9 +302,27 @@ func (f *Failover) apply(tx *Tx) error {
 	if task := tx.Task(share.ID); task.Running() && task.Kind == cairn.TaskPromote {
 		tx.callOff(task, cairn.TaskFailed, cairn.Fault{Code: cairn.FaultNodeDown, At: tx.meta.At, Message: "the node of the active replica went down"})
 	}
+	if err := tx.dropUncut(share); err != nil {
+		return err
+	}
 	tx.lead(tx.Share(f.Share), tx.Replica(f.Replica), cairn.ReplicaOutOfSync, cairn.Keep{Snapshot: f.Keep, Base: f.Snapshot})
 	tx.event("share.failover", share.Project, share.Ref(), "share %s: node %s takes over from node %s; up to %s of writes stay behind and are kept there",
 		share.Name, tx.Node(to.Node).Name, tx.Node(from.Node).Name, time.Duration(f.Window).Round(time.Millisecond))
+	return nil
+}
+
+// dropUncut gives up the snapshots that nobody was told are there. The old active one may have cut them already: cut again
+// by the new one, they would be two points in time under one name.
+func (tx *Tx) dropUncut(share *cairn.Share) error {
+	for _, snap := range slices.Collect(tx.SnapshotsOf(share.ID)) {
+		if snap.Status != cairn.StatusCreating {
+			continue
+		}
+		if err := tx.deleteSnapshot(snap); err != nil {
+			return err
+		}
+		tx.event("snapshot.lost", snap.Project, snap.Ref(), "snapshot %s of share %s was being cut when its node went down; cut another one", snap.Name, share.Name)
+	}
 	return nil
 }
 

@@ -100,17 +100,25 @@ func (c *DeleteSnapshot) apply(tx *Tx) (string, error) {
 	if task := tx.Task(old.Share); task.Running() && task.Snapshot == c.ID {
 		return "", cause(cairn.ErrInUse, "%s: %s is being reverted to it", old.Ref(), tx.Share(old.Share).Ref())
 	}
-	row := *old
-	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
+	if err := tx.deleteSnapshot(old); err != nil {
 		return "", err
 	}
+	tx.event("snapshot.deleting", old.Project, old.Ref(), "snapshot %s is being deleted", old.Name)
+	return string(c.ID), nil
+}
+
+// deleteSnapshot wants a snapshot to be gone from every replica.
+func (tx *Tx) deleteSnapshot(old *cairn.Snapshot) error {
+	row := *old
+	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
+		return err
+	}
 	put(tx, tx.snapshots, &row)
-	for _, i := range slices.Collect(tx.InstancesOf(c.ID)) {
+	for _, i := range slices.Collect(tx.InstancesOf(row.ID)) {
 		wanted := *i
 		wanted.Want = cairn.Absent
 		put(tx, tx.instances, &wanted)
 	}
 	tx.want(row.Share, nil)
-	tx.event("snapshot.deleting", row.Project, row.Ref(), "snapshot %s is being deleted", row.Name)
-	return string(c.ID), nil
+	return nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/cairn-storage/cairn/fsm"
 )
 
-// feedsKept is how many of the oldest and of the newest sync points are kept for a standby that has not been heard of since
-// this process started: one of the oldest is what it has.
+// feedsKept is how many of the oldest and of the newest sync points are kept for a standby that has not been heard of: one of
+// the oldest is what it has.
 const feedsKept = 8
 
 // SendFunc writes the offered stream.
@@ -40,7 +40,7 @@ func (a *Actor) Offer(ctx context.Context, request PullRequest) (Offer, SendFunc
 	}
 	source := inOrder(object.Snapshots)
 	offer, found := choose(source, request, wantedBy(view, request.Standby))
-	a.acknowledge(row.ID, request.Standby, offer.Base)
+	a.acknowledge(row, request.Standby, offer.Base)
 	offer.Keep = a.kept(view, row, source)
 	if point, ok := ParseSyncPoint(offer.Newest); ok {
 		offer.Age = max(0, a.cfg.Now().Sub(point.At))
@@ -115,12 +115,20 @@ func compareID(a, b cairn.SnapshotID) int {
 
 // newestSyncPoint returns the newest sync point among the snapshots, or "".
 func newestSyncPoint(ids []cairn.SnapshotID) (newest cairn.SnapshotID) {
-	for _, id := range ids {
-		if _, ok := ParseSyncPoint(id); ok && id > newest { // identifiers sort by age
-			newest = id
-		}
+	if points := syncPoints(ids); len(points) > 0 {
+		newest = points[len(points)-1]
 	}
 	return newest
+}
+
+// syncPoints lists the sync points among the snapshots, oldest first.
+func syncPoints(ids []cairn.SnapshotID) []cairn.SnapshotID {
+	points := slices.DeleteFunc(slices.Clone(ids), func(id cairn.SnapshotID) bool {
+		_, ok := ParseSyncPoint(id)
+		return !ok
+	})
+	slices.Sort(points) // identifiers sort by age
+	return points
 }
 
 // choose picks what the standby gets next: the first snapshot after the newest common one that it wants, or the newest sync
@@ -147,35 +155,38 @@ func choose(source []cairn.SnapshotID, request PullRequest, wanted map[cairn.Sna
 	return offer, false
 }
 
+// feed is what standbys are known to have of an active replica, in one epoch: what one had when this replica was active
+// before says nothing.
+type feed struct {
+	epoch uint64
+	bases map[cairn.ReplicaID]cairn.SnapshotID // the newest snapshot in common
+}
+
 // acknowledge remembers the newest snapshot that a standby has in common with the active replica.
-func (a *Actor) acknowledge(active, standby cairn.ReplicaID, base cairn.SnapshotID) {
+func (a *Actor) acknowledge(active *cairn.Replica, standby cairn.ReplicaID, base cairn.SnapshotID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.feeds[active] == nil {
-		a.feeds[active] = make(map[cairn.ReplicaID]cairn.SnapshotID)
+	if a.feeds[active.ID].epoch != active.Epoch {
+		a.feeds[active.ID] = feed{active.Epoch, make(map[cairn.ReplicaID]cairn.SnapshotID)}
 	}
-	a.feeds[active][standby] = base
+	a.feeds[active.ID].bases[standby] = base
 }
 
 // kept lists the sync points of an active replica that somebody may need: the newest one, and for every standby the one
-// that it has. Those of a standby that nobody has heard of since this process started cannot be known.
+// that it has. Those of a standby that nobody has heard of in this epoch, since this process started, cannot be known.
 func (a *Actor) kept(v *fsm.View, row *cairn.Replica, source []cairn.SnapshotID) []cairn.SnapshotID {
-	var points []cairn.SnapshotID
-	for _, id := range source {
-		if _, ok := ParseSyncPoint(id); ok {
-			points = append(points, id)
-		}
-	}
-	slices.Sort(points)
+	points := syncPoints(source)
 	needed := map[cairn.SnapshotID]bool{newestSyncPoint(points): true}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	known := a.feeds[row.ID]
 	for standby := range v.ReplicasOf(row.Share) {
 		if standby.ID == row.ID {
 			continue
 		}
-		base, heard := a.feeds[row.ID][standby.ID]
-		needed[base] = true
+		base, heard := known.bases[standby.ID]
+		heard = heard && known.epoch == row.Epoch
+		needed[base] = needed[base] || heard
 		for i, id := range points {
 			if !heard && (i < feedsKept || i >= len(points)-feedsKept) {
 				needed[id] = true

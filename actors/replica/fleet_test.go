@@ -32,6 +32,25 @@ type member struct {
 	exporter *memoryExporter
 	actor    *Actor
 	cut      bool // nobody reaches it, and it reaches nobody
+	steps    int  // changes of storage and exports that its process still makes before it dies; 0: any number
+	dead     bool
+}
+
+// step makes a change unless the process is dead.
+func (m *member) step(_ context.Context, _ string, change func() error) error {
+	if m.dead {
+		return errDead
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	if m.steps > 0 {
+		m.steps--
+		if m.dead = m.steps == 0; m.dead {
+			return errDead
+		}
+	}
+	return nil
 }
 
 const fleetShare cairn.ShareID = "s"
@@ -60,7 +79,7 @@ func newFleet(t testing.TB, nodes int, policy cairn.FailoverPolicy) *fleet {
 func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
 	m := &member{id: id, disk: newMemory(string(id))}
 	f.nodes[id] = m
-	m.exporter = &memoryExporter{do: func(_ context.Context, _ string, change func() error) error { return change() }, specs: map[drivers.ExportID]drivers.ExportSpec{}}
+	m.exporter = &memoryExporter{do: m.step, specs: map[drivers.ExportID]drivers.ExportSpec{}}
 	f.restart(m)
 	if id == node1 {
 		return
@@ -78,7 +97,8 @@ func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
 // restart ends the process of a node and starts it again: what only its memory held is gone, and nothing is served.
 func (f *fleet) restart(m *member) {
 	clear(m.exporter.specs)
-	pool := &memoryPool{memory: m.disk, do: func(_ context.Context, _ string, change func() error) error { return change() }}
+	m.steps, m.dead = 0, false
+	pool := &memoryPool{memory: m.disk, do: m.step}
 	m.actor = New(Config{
 		Node: m.id, Viewer: f.state, Applier: f.state, Puller: puller{f, m}, Now: func() time.Time { return f.now },
 		Pools:     map[cairn.PoolID]drivers.Pool{cairn.MakePoolID(m.id, "data"): pool},
@@ -93,7 +113,7 @@ type puller struct {
 }
 
 func (p puller) Pull(ctx context.Context, node cairn.NodeID, request PullRequest, take func(Offer, io.Reader) error) (Offer, error) {
-	if p.from.cut || p.nodes[node].cut {
+	if p.from.cut || p.nodes[node].cut || p.from.dead || p.nodes[node].dead {
 		return Offer{}, cairn.ErrUnavailable
 	}
 	offer, send, err := p.nodes[node].actor.Offer(ctx, request)
@@ -118,7 +138,7 @@ func (f *fleet) settle() {
 	for round := range 50 {
 		before := f.View().Digest()
 		for _, id := range slices.Sorted(maps.Keys(f.nodes)) {
-			if m := f.nodes[id]; !m.cut {
+			if m := f.nodes[id]; !m.cut && !m.dead {
 				f.pass(m)
 			}
 		}
@@ -148,6 +168,9 @@ func (f *fleet) served() *member {
 	f.Helper()
 	var writable *member
 	for id, m := range f.nodes {
+		if m.dead { // it serves from memory what was exported: a dead process serves nothing
+			continue
+		}
 		for _, spec := range m.exporter.specs {
 			guard := &Guard{Node: id, Viewer: f.state, LeaseValid: func() bool { return !m.cut }}
 			if spec.ID.Snapshot != "" || spec.ReadOnly || m.disk.objects[spec.ID.Replica].Sealed || guard.Check(spec.ID.Replica, spec.Epoch) != nil {

@@ -20,6 +20,7 @@ type Have struct {
 	// Behind is what an active replica has written since its newest sync point, which is SyncPoint; "" if there is none.
 	SyncPoint cairn.SnapshotID
 	Behind    int64
+	Surplus   bool // it has sync points that nobody needs
 	// AtRevert: the data certainly is as Want.Revert. Ahead: there may be data behind Want.Keep.Base.
 	AtRevert, Ahead bool
 }
@@ -79,7 +80,10 @@ func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *H
 	}
 	if len(p.want.Standbys) > 0 {
 		have.SyncPoint = newestSyncPoint(inOrder(have.Object.Snapshots))
-		if have.Due = p.due || row.Want.Sealed || have.SyncPoint == ""; have.Due {
+		source := inOrder(have.Object.Snapshots)
+		have.Surplus = len(syncPoints(source)) > len(p.kept(p.view, row, source))
+		point, _ := ParseSyncPoint(have.SyncPoint)
+		if have.Due = p.due || row.Want.Sealed || point.Epoch != row.Epoch; have.Due {
 			have.Behind = changed(have.SyncPoint)
 		}
 	}

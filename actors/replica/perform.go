@@ -36,6 +36,8 @@ func (p *pass) perform(ctx context.Context, s Step) error {
 		return p.serve(ctx, s)
 	case OpSync:
 		return p.cut(ctx)
+	case OpPrune:
+		return p.prune(ctx, *p.have.Object, p.kept(p.view, p.want.Replica, inOrder(p.have.Object.Snapshots)))
 	case OpSnapshot, OpResize:
 		return p.quiesced(ctx, s)
 	}
@@ -55,7 +57,7 @@ func (p *pass) cut(ctx context.Context) error {
 	for _, standby := range p.want.Standbys {
 		p.cfg.Hint(standby.Node, standby.ID)
 	}
-	return p.prune(ctx, *p.have.Object, p.kept(p.view, row, append(inOrder(p.have.Object.Snapshots), next.ID())))
+	return nil
 }
 
 // change calls the pool.

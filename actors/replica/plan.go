@@ -28,6 +28,7 @@ const (
 	OpUnseal         Op = "unseal"
 	OpSync           Op = "cut a sync point"
 	OpPull           Op = "pull"
+	OpPrune          Op = "prune sync points"
 )
 
 // changesData: the step is taken only on the word of a linearizable view. Exports are not: a share goes on being served,
@@ -35,9 +36,10 @@ const (
 func (op Op) changesData() bool { return op != OpExport && op != OpUnexport }
 
 // leavesNothing: that the step is planned again does not mean that it had no effect. After a revert there is nothing to look
-// at; an export may be repeated only for its locations; clients go on writing behind a sync point.
+// at; an export may be repeated only for its locations; clients go on writing behind a sync point; one that is being sent
+// cannot be pruned.
 func (op Op) leavesNothing() bool {
-	return op == OpRevert || op == OpExport || op == OpSync || op == OpPull
+	return op == OpRevert || op == OpExport || op == OpSync || op == OpPull || op == OpPrune
 }
 
 // Step is one idempotent driver call.
@@ -121,8 +123,13 @@ func planSync(w *Want, h *Have) []Step {
 	row := w.Replica
 	if row.Role == cairn.RoleActive {
 		still := !row.Want.Sealed || !isServed && (h.Object.Sealed || !h.Seals) // the last one is cut when nobody writes
-		if len(w.Standbys) > 0 && row.Want.Revert == "" && still && h.Due && (h.SyncPoint == "" || h.Behind > 0) {
+		// The first one of an epoch is cut in any case: then no sync point of an older line is newer than it.
+		point, _ := ParseSyncPoint(h.SyncPoint)
+		if len(w.Standbys) > 0 && row.Want.Revert == "" && still && h.Due && (point.Epoch != row.Epoch || h.Behind > 0) {
 			return []Step{{Op: OpSync}}
+		}
+		if h.Surplus && h.Due {
+			return []Step{{Op: OpPrune}}
 		}
 		return nil
 	}

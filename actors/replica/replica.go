@@ -72,7 +72,7 @@ type Actor struct {
 	// Soft state of replication: what standbys here are doing, and what standbys elsewhere have of the active ones here.
 	pulls map[cairn.ReplicaID]pulling
 	syncs map[cairn.ReplicaID]SyncState
-	feeds map[cairn.ReplicaID]map[cairn.ReplicaID]cairn.SnapshotID
+	feeds map[cairn.ReplicaID]feed
 	cuts  map[cairn.ReplicaID]time.Time // when an active replica was last looked at for a sync point
 }
 
@@ -100,7 +100,7 @@ func New(cfg Config) *Actor {
 		orphans: make(map[cairn.ReplicaID]Orphan),
 		pulls:   make(map[cairn.ReplicaID]pulling),
 		syncs:   make(map[cairn.ReplicaID]SyncState),
-		feeds:   make(map[cairn.ReplicaID]map[cairn.ReplicaID]cairn.SnapshotID),
+		feeds:   make(map[cairn.ReplicaID]feed),
 		cuts:    make(map[cairn.ReplicaID]time.Time),
 	}
 	for protocol, exporter := range cfg.Exporters {

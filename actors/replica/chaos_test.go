@@ -1,0 +1,249 @@
+package replica
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// TestReplicasThroughEverything plays random histories of writes, snapshots, promotions, failovers, kills in the middle of a step and
+// nodes that come and go. Whatever happens: at most one node lets clients write; an acknowledged write is the data of the active
+// replica, or was overwritten, or is kept in a diverged snapshot; an acknowledged snapshot is the same on every replica in sync;
+// and once everything is up again, everything is in sync and no sync point is left over.
+func TestReplicasThroughEverything(t *testing.T) {
+	runs := 150
+	if testing.Short() {
+		runs = 20
+	}
+	seed := rand.Uint64()
+	for run := range runs {
+		h := &havoc{fleet: newFleet(t, 3, cairn.FailoverAuto), random: rand.New(rand.NewPCG(seed, uint64(run)))}
+		h.trace = append(h.trace, fmt.Sprintf("seed %d run %d", seed, run))
+		h.play(40)
+		if t.Failed() {
+			t.Fatalf("history:\n%s", strings.Join(h.trace, "\n"))
+		}
+	}
+	t.Logf("seed %d, %d runs", seed, runs)
+}
+
+type havoc struct {
+	*fleet
+	random *rand.Rand
+	trace  []string
+	count  int
+	last   string            // the newest acknowledged write
+	cuts   map[string]string // data of acknowledged snapshots
+	owed   []string          // acknowledged writes that a failover left behind
+}
+
+func (h *havoc) play(actions int) {
+	h.cuts = make(map[string]string)
+	h.wait()
+	for range actions {
+		h.count++
+		h.act()
+		h.check()
+		if h.Failed() {
+			return
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(h.nodes)) {
+		h.bring(id)
+	}
+	for range 4 {
+		h.takeOver()
+		h.wait()
+	}
+	h.checkHealed()
+}
+
+func (h *havoc) note(format string, args ...any) {
+	h.trace = append(h.trace, fmt.Sprintf("%3d ", h.count)+fmt.Sprintf(format, args...))
+}
+
+func (h *havoc) act() {
+	id := cairn.NodeID(fmt.Sprint("node-", 1+h.random.IntN(3)))
+	switch h.random.IntN(9) {
+	case 0, 1, 2:
+		h.client()
+	case 3:
+		h.note("time passes")
+		h.now = h.now.Add(defaultInterval)
+		h.rounds()
+	case 4:
+		to := cairn.ReplicaID(fmt.Sprint("r", 1+h.random.IntN(3)))
+		err := h.try(&fsm.PromoteShare{Share: fleetShare, Replica: to, Task: cairn.TaskID(fmt.Sprint("t", h.count))})
+		h.note("promote %s: %v", to, err)
+		h.rounds()
+	case 5:
+		h.note("%s will die in the middle", id)
+		h.nodes[id].steps = 1 + h.random.IntN(4)
+		h.rounds()
+		h.lose(id)
+	case 6:
+		h.note("%s goes down", id)
+		h.lose(id)
+	case 7:
+		h.bring(id)
+	case 8:
+		snap := cairn.SnapshotID(fmt.Sprint("p", h.count))
+		err := h.try(&fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: snap, Share: fleetShare, Name: string(snap)}})
+		h.note("snapshot %s: %v", snap, err)
+		h.rounds()
+	}
+	h.takeOver()
+}
+
+// rounds lets the actors run, but not until everything is done.
+func (h *havoc) rounds() {
+	for range 1 + h.random.IntN(4) {
+		for _, id := range slices.Sorted(maps.Keys(h.nodes)) {
+			if m := h.nodes[id]; !m.cut && !m.dead {
+				h.pass(m)
+			}
+			h.check()
+		}
+	}
+}
+
+// client writes if somebody serves the share.
+func (h *havoc) client() {
+	if m := h.served(); m != nil {
+		h.last = fmt.Sprintf("text %d", h.count)
+		h.note("write %q at %s", h.last, m.id)
+		m.store(h.View().Share(fleetShare).Active, h.last)
+	}
+}
+
+func (h *havoc) lose(id cairn.NodeID) {
+	up := 0
+	for _, m := range h.nodes {
+		if !m.cut && m.id != id {
+			up++
+		}
+	}
+	if up == 0 || h.nodes[id].cut {
+		return
+	}
+	h.note("%s is down", id)
+	h.nodes[id].cut = true
+	h.must(h, &fsm.SetNodeState{Node: id, State: cairn.NodeDown})
+}
+
+func (h *havoc) bring(id cairn.NodeID) {
+	m := h.nodes[id]
+	h.note("%s starts", id)
+	m.cut = false
+	h.restart(m)
+	h.must(h, &fsm.SetNodeState{Node: id, State: cairn.NodeUp})
+	h.rounds()
+}
+
+// takeOver is the leader's part: the freshest standby in sync takes over from a node that is down.
+func (h *havoc) takeOver() {
+	v := h.View()
+	active := v.Replica(v.Share(fleetShare).Active)
+	if v.Node(active.Node).State == cairn.NodeUp {
+		return
+	}
+	var best SyncState
+	for r := range v.ReplicasOf(fleetShare) {
+		m := h.nodes[r.Node]
+		if r.State != cairn.ReplicaInSync || m.cut || m.dead {
+			continue
+		}
+		for _, state := range m.actor.SyncStates([]cairn.ReplicaID{r.ID}) {
+			if state.Newest > best.Newest {
+				best = state
+			}
+		}
+	}
+	if best.Newest == "" {
+		return
+	}
+	result, err := h.Apply(h.Context(), fsm.Meta{At: 1}, &fsm.FailoverShares{Failovers: []fsm.Failover{{
+		Share: fleetShare, Replica: best.Replica, Snapshot: best.Newest, Keep: cairn.SnapshotID(fmt.Sprint("kept-", h.count)),
+	}}})
+	h.note("%s takes over from %s at %s: %v %v", best.Replica, active.ID, best.Newest, err, result.Each)
+	if result.Each[0] == nil {
+		if h.last != "" && h.last != h.nodes[v.Replica(best.Replica).Node].disk.objects[best.Replica].snapshots[best.Newest] {
+			h.owed = append(h.owed, h.last)
+		}
+		h.last = ""
+	}
+	h.rounds()
+}
+
+func (h *havoc) check() {
+	h.served() // fails if there are two
+	v := h.View()
+	if m := h.served(); m != nil && h.last != "" {
+		if data := h.data(v.Share(fleetShare).Active); data != h.last {
+			h.Errorf("%s serves %q; the last acknowledged write is %q", m.id, data, h.last)
+		}
+	}
+	for snap := range v.SnapshotsOf(fleetShare) {
+		if snap.Status != cairn.StatusAvailable || snap.Diverged {
+			continue
+		}
+		for i := range v.InstancesOf(snap.ID) {
+			r := v.Replica(i.Replica)
+			data, there := h.nodes[r.Node].disk.objects[r.ID].snapshots[snap.ID]
+			if r.State == cairn.ReplicaOutOfSync {
+				continue
+			}
+			if !there {
+				h.Errorf("%s is %s and lacks the available snapshot %s", r.ID, r.State, snap.ID)
+			} else if known, ok := h.cuts[string(snap.ID)]; ok && known != data {
+				h.Errorf("snapshot %s is %q on %s and was %q", snap.ID, data, r.ID, known)
+			} else {
+				h.cuts[string(snap.ID)] = data
+			}
+		}
+	}
+}
+
+func (h *havoc) checkHealed() {
+	v := h.View()
+	h.Helper()
+	active := v.Share(fleetShare).Active
+	for r := range v.ReplicasOf(fleetShare) {
+		if r.ID != active && r.State != cairn.ReplicaInSync {
+			h.Errorf("healed, but %s is %s: fault %q, sync %+v", r.ID, r.State, r.Have.Fault.Message, h.nodes[r.Node].actor.SyncStates([]cairn.ReplicaID{r.ID}))
+		}
+		object := h.nodes[r.Node].disk.objects[r.ID]
+		newest := newestSyncPoint(slices.Collect(maps.Keys(object.snapshots)))
+		if object.snapshots[newest] != h.data(active) {
+			h.Errorf("healed, but %s has %q at %s and the active one %q", r.ID, object.snapshots[newest], newest, h.data(active))
+		}
+		if points := len(object.snapshots) - len(slices.Collect(v.InstancesOn(r.ID))); points > 3 {
+			h.Errorf("healed, but %s keeps %d sync points", r.ID, points)
+		}
+	}
+	kept := make(map[string]bool)
+	for snap := range v.SnapshotsOf(fleetShare) {
+		for i := range v.InstancesOf(snap.ID) {
+			if snap.Diverged {
+				kept[h.nodes[v.Replica(i.Replica).Node].disk.objects[i.Replica].snapshots[snap.ID]] = true
+			}
+		}
+	}
+	for _, text := range h.owed {
+		if !kept[text] {
+			h.Errorf("%q was acknowledged, and is in no diverged snapshot: %v", text, kept)
+		}
+	}
+	if h.served() == nil {
+		h.Error("healed, but nobody serves the share")
+	}
+	if task := v.Task(fleetShare); task.Running() {
+		h.Errorf("healed, but task %s is still running", task.Kind)
+	}
+}
