@@ -18,6 +18,7 @@ var filters = []struct {
 	{"pinned", true, pinned},
 	{"zone", true, zone},
 	{"driver", true, driver},
+	{"anti-affinity", true, apart},
 	{"protocol", true, protocol},
 	{"capability", true, capability},
 	{"node", false, node},
@@ -55,7 +56,17 @@ func zone(req Request, c Candidate) string {
 	return fmt.Sprintf("is in zone %s, not in %s", c.Node.Zone, req.Zone)
 }
 
+func apart(req Request, c Candidate) string {
+	if slices.Contains(req.Apart, c.Pool.Node) {
+		return "the node has a replica already"
+	}
+	return ""
+}
+
 func driver(req Request, c Candidate) string {
+	if req.Driver != "" && req.Driver != c.Pool.Driver {
+		return fmt.Sprintf("is %s, the other replicas are %s", c.Pool.Driver, req.Driver)
+	}
 	if req.Type == nil || req.Type.Driver == "" || req.Type.Driver == c.Pool.Driver {
 		return ""
 	}
@@ -100,6 +111,9 @@ func needs(req Request) []cairn.Capability {
 		}
 		if t.Revert {
 			all = append(all, cairn.CapRevert)
+		}
+		if t.Replication != cairn.ReplicationNone {
+			all = append(all, cairn.CapReplicate)
 		}
 	}
 	slices.Sort(all)

@@ -23,6 +23,10 @@ type Request struct {
 	Type     *cairn.ShareType
 	Zone     string       // "" is any
 	Pool     cairn.PoolID // "" is any; else the only one that may take it, such as the pool of a clone's source
+	// Driver is the only driver that will do, such as that of the other replicas; "" is any.
+	Driver string
+	// Apart are the nodes that have a replica already: another one there would protect from nothing.
+	Apart []cairn.NodeID
 	// Needs are capabilities beyond those that the type asks for, such as clone or adopt.
 	Needs []cairn.Capability
 }

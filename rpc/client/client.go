@@ -120,6 +120,9 @@ func (c *Client) Close() error { return c.conn.Close() }
 // Shares is the client of ShareService.
 func (c *Client) Shares() pb.ShareServiceClient { return pb.NewShareServiceClient(c.conn) }
 
+// Replicas is the client of ReplicaService.
+func (c *Client) Replicas() pb.ReplicaServiceClient { return pb.NewReplicaServiceClient(c.conn) }
+
 // Snapshots is the client of SnapshotService.
 func (c *Client) Snapshots() pb.SnapshotServiceClient { return pb.NewSnapshotServiceClient(c.conn) }
 

@@ -18,12 +18,16 @@ type creation struct {
 	zone   string
 	pool   string // "node/pool" of the object to manage, or ""
 	adopt  string // that object
+	copies int
 	task   cairn.TaskID
 }
 
 // CreateShare is described in the proto file.
 func (s *shareService) CreateShare(ctx context.Context, req *pb.CreateShareRequest) (*pb.CreateShareResponse, error) {
-	c := &creation{caller: callerOf(ctx), source: req.GetSourceSnapshot(), zone: req.GetZone()}
+	c := &creation{caller: callerOf(ctx), source: req.GetSourceSnapshot(), zone: req.GetZone(), copies: max(1, int(req.GetReplicas()))}
+	if req.GetReplicas() < 0 || req.GetReplicas() > fsm.MaxReplicas {
+		return nil, fmt.Errorf("replicas %d: want 1 to %d: %w", req.GetReplicas(), fsm.MaxReplicas, cairn.ErrInvalid)
+	}
 	c.share = cairn.Share{Name: req.GetName(), Description: req.GetDescription(), Size: req.GetSize(), Type: req.GetType(), Metadata: req.GetMetadata()}
 	if err := c.check(req.GetProject(), req.GetProtocol()); err != nil {
 		return nil, err
@@ -41,7 +45,7 @@ func (s *shareService) CreateShare(ctx context.Context, req *pb.CreateShareReque
 
 // ManageShare is described in the proto file.
 func (s *shareService) ManageShare(ctx context.Context, req *pb.ManageShareRequest) (*pb.ManageShareResponse, error) {
-	c := &creation{caller: callerOf(ctx), pool: req.GetNode() + "/" + req.GetPool(), adopt: req.GetObject(), task: cairn.TaskID(newID())}
+	c := &creation{caller: callerOf(ctx), pool: req.GetNode() + "/" + req.GetPool(), adopt: req.GetObject(), task: cairn.TaskID(newID()), copies: 1}
 	c.share = cairn.Share{Name: req.GetName(), Size: req.GetSize(), Type: req.GetType()}
 	if err := checkObject(c.adopt); err != nil {
 		return nil, err
@@ -98,14 +102,17 @@ func (s *Server) create(ctx context.Context, m *pb.Mutation, c *creation) (outco
 			if share.Format == "" {
 				share.Format = cairn.FormatFiles
 			}
-			return c.command(share, "")
+			return c.command(share, make([]cairn.PoolID, c.copies))
 		},
 	})
 }
 
-func (c *creation) command(share cairn.Share, pool cairn.PoolID) *fsm.CreateShare {
-	where := fsm.Placement{ID: cairn.ReplicaID(newID()), Pool: pool}
-	return &fsm.CreateShare{Share: share, Replicas: []fsm.Placement{where}, Adopt: c.adopt, Task: c.task}
+func (c *creation) command(share cairn.Share, pools []cairn.PoolID) *fsm.CreateShare {
+	cmd := &fsm.CreateShare{Share: share, Adopt: c.adopt, Task: c.task}
+	for _, pool := range pools {
+		cmd.Replicas = append(cmd.Replicas, fsm.Placement{ID: cairn.ReplicaID(newID()), Pool: pool})
+	}
+	return cmd
 }
 
 // plan fills in what the state knows, and places the share. A share of that name that exists needs no place: package fsm
@@ -131,7 +138,7 @@ func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 	}
 	c.share.Format = share.Format
 	if v.ShareByName(share.Project, share.Format, share.Name) != nil {
-		return c.command(share, ""), nil
+		return c.command(share, make([]cairn.PoolID, c.copies)), nil
 	}
 	if c.adopt != "" {
 		pool, err := findPool(v, c.pool)
@@ -141,11 +148,28 @@ func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 		req.Pool, req.Needs = pool.ID, []cairn.Capability{cairn.CapAdopt}
 	}
 	req.Size, req.Format, req.Protocol, req.Type = share.Size, share.Format, share.Protocol, kind
-	pool, _, err := placement.Place(req, s.candidates(v))
+	pools, err := s.placeAll(req, v, c.copies)
 	if err != nil {
 		return nil, err
 	}
-	return c.command(share, pool.ID), nil
+	return c.command(share, pools), nil
+}
+
+// placeAll places the active replica, and then each other one apart from those before it. Only the first one is bound to
+// the pool of a source.
+func (s *Server) placeAll(req placement.Request, v *fsm.View, copies int) ([]cairn.PoolID, error) {
+	candidates := s.candidates(v)
+	var pools []cairn.PoolID
+	for range copies {
+		pool, _, err := placement.Place(req, candidates)
+		if err != nil {
+			return nil, fmt.Errorf("replica %d of %d: %w", len(pools)+1, copies, err)
+		}
+		pools = append(pools, pool.ID)
+		req.Pool, req.Needs, req.Driver = "", nil, pool.Driver
+		req.Apart = append(req.Apart, pool.Node)
+	}
+	return pools, nil
 }
 
 func (s *Server) candidates(v *fsm.View) []placement.Candidate {
@@ -188,14 +212,18 @@ func (s *Server) created(out outcome) (*pb.Share, error) {
 		return storedShare(out.view, out.id)
 	}
 	cmd := out.cmd.(*fsm.CreateShare)
-	share, where := cmd.Share, cmd.Replicas[0]
+	share := cmd.Share
 	share.Status, share.CreatedAt = cairn.StatusCreating, s.at()
 	var task *cairn.Task
 	if cmd.Adopt != "" {
 		task = &cairn.Task{ID: cmd.Task, Share: share.ID, Kind: cairn.TaskManage, State: cairn.TaskRunning, StartedAt: share.CreatedAt}
 	}
 	answer := sharePB(out.view, &share, task)
-	node, pool := where.Pool.Split()
-	answer.Replicas = []*pb.Replica{{Id: string(where.ID), Node: nodeName(out.view, node), Pool: pool, State: string(cairn.ReplicaActive)}}
+	state := cairn.ReplicaActive
+	for _, where := range cmd.Replicas {
+		node, pool := where.Pool.Split()
+		answer.Replicas = append(answer.Replicas, &pb.Replica{Id: string(where.ID), Node: nodeName(out.view, node), Pool: pool, State: string(state)})
+		state = cairn.ReplicaOutOfSync
+	}
 	return answer, nil
 }

@@ -44,6 +44,12 @@ var methods = map[string]rule{
 	pb.ShareService_ManageShare_FullMethodName:   {cairn.UserOperator, scopeCluster, onLeader},
 	pb.ShareService_UnmanageShare_FullMethodName: {cairn.UserOperator, scopeCluster, onLeader},
 
+	pb.ReplicaService_AddReplica_FullMethodName:    {cairn.UserMember, scopeProject, onLeader},
+	pb.ReplicaService_RemoveReplica_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
+	pb.ReplicaService_ListReplicas_FullMethodName:  {cairn.UserReader, scopeProject, onLeader},
+	pb.ReplicaService_ResyncReplica_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
+	pb.ReplicaService_PromoteShare_FullMethodName:  {cairn.UserOperator, scopeProject, onLeader},
+
 	pb.SnapshotService_CreateSnapshot_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
 	pb.SnapshotService_GetSnapshot_FullMethodName:    {cairn.UserReader, scopeProject, false},
 	pb.SnapshotService_ListSnapshots_FullMethodName:  {cairn.UserReader, scopeProject, false},

@@ -72,7 +72,7 @@ func taskPB(t *cairn.Task) *pb.Task {
 	}
 	return &pb.Task{
 		Id: string(t.ID), Share: string(t.Share), Kind: string(t.Kind), State: string(t.State), Size: t.Size, Snapshot: string(t.Snapshot),
-		Fault: faultPB(t.Fault), StartedAt: timestamp(t.StartedAt), EndedAt: timestamp(t.EndedAt),
+		Fault: faultPB(t.Fault), StartedAt: timestamp(t.StartedAt), EndedAt: timestamp(t.EndedAt), Replica: string(t.Replica),
 	}
 }
 
@@ -80,12 +80,14 @@ func taskPB(t *cairn.Task) *pb.Task {
 func snapshotPB(v *fsm.View, s *cairn.Snapshot) *pb.Snapshot {
 	out := &pb.Snapshot{
 		Id: string(s.ID), Share: string(s.Share), Project: string(s.Project), Name: s.Name, Description: s.Description, Size: s.Size,
-		Status: string(s.Status), Fault: faultPB(s.Fault), Metadata: s.Metadata, CreatedAt: timestamp(s.CreatedAt),
+		Status: string(s.Status), Fault: faultPB(s.Fault), Metadata: s.Metadata, CreatedAt: timestamp(s.CreatedAt), Diverged: s.Diverged,
 	}
 	if share := v.Share(s.Share); share != nil {
 		out.ShareName = share.Name
-		if instance := v.Instance(s.ID, share.Active); instance != nil {
-			out.Locations = locationsPB(instance.Locations)
+		for instance := range v.InstancesOf(s.ID) {
+			if instance.Replica == share.Active || s.Diverged {
+				out.Locations = locationsPB(instance.Locations)
+			}
 		}
 	}
 	return out

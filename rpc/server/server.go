@@ -93,6 +93,25 @@ type ActorStatus struct {
 	Next      time.Time // when it looks again by itself; zero if it waits to be woken
 }
 
+// Replication is the soft state of standbys, and failover on an operator's word.
+type Replication interface {
+	// SyncStates asks a node how far its standbys are. What it knows nothing of is left out.
+	SyncStates(ctx context.Context, node cairn.NodeID, ids []cairn.ReplicaID) ([]SyncState, error)
+	// Waits says why a share whose active replica's node is down has not failed over, "" if there is nothing to say.
+	Waits(share cairn.ShareID) string
+	// Force fails the share over to the replica and returns how much time of writes stays behind.
+	Force(ctx context.Context, meta fsm.Meta, share cairn.ShareID, replica cairn.ReplicaID) (time.Duration, error)
+}
+
+// SyncState is how far a standby is.
+type SyncState struct {
+	Replica         cairn.ReplicaID
+	Lag             time.Duration // since it certainly was as the active one; negative: never
+	Behind          int64         // bytes, estimate
+	Received, Total int64         // of the transfer under way
+	Error           string
+}
+
 // Config is what a server is made of. All fields are needed except those that say otherwise.
 type Config struct {
 	Self       cairn.NodeID
@@ -102,6 +121,8 @@ type Config struct {
 	Authority  Authority
 	// Explain asks the hosting node for the actor of a replica; an error says that it did not answer.
 	Explain func(ctx context.Context, node cairn.NodeID, replica cairn.ReplicaID) (ActorStatus, error)
+	// Replication is what the leader knows of standbys, and can do with them.
+	Replication Replication
 	// PoolFree is the leader's telemetry: bytes free in a pool, -1 if not known.
 	PoolFree func(cairn.PoolID) int64
 	// PasswordKey is the cluster's key for passwords of access rules, the same on all nodes.
@@ -148,6 +169,7 @@ func New(cfg Config) *Server {
 // Register adds every service of the API, health and reflection to g, which must have been made with Options.
 func (s *Server) Register(g *grpc.Server) {
 	pb.RegisterShareServiceServer(g, &shareService{Server: s})
+	pb.RegisterReplicaServiceServer(g, &replicaService{Server: s})
 	pb.RegisterSnapshotServiceServer(g, &snapshotService{Server: s})
 	pb.RegisterAccessServiceServer(g, &accessService{Server: s})
 	pb.RegisterTaskServiceServer(g, &taskService{Server: s})

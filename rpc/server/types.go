@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/fsm"
@@ -29,6 +30,9 @@ var specTexts = map[string]specText{
 	"replication_type": func(t *cairn.ShareType) *string { return (*string)(&t.Replication) },
 	"failover":         func(t *cairn.ShareType) *string { return (*string)(&t.Failover) },
 }
+
+// specMaxRPO is how much time of writes an automatic failover may leave behind.
+const specMaxRPO = "max_rpo"
 
 var specFlags = map[string]specFlag{
 	"snapshot_support":                   func(t *cairn.ShareType) *bool { return &t.Snapshots },
@@ -78,6 +82,14 @@ func parseSpec(row *cairn.ShareType, key, value string) error {
 		*flag(row) = on
 		return nil
 	}
+	if key == specMaxRPO {
+		bound, err := time.ParseDuration(value)
+		if err != nil || bound <= 0 {
+			return fmt.Errorf("extra spec %s: %s: want a time such as 30s: %w", key, shown(value), cairn.ErrInvalid)
+		}
+		row.MaxRPO = int64(bound)
+		return nil
+	}
 	if driver, name, qualified := strings.Cut(key, ":"); qualified && driver != "" && name != "" {
 		if row.Specs == nil {
 			row.Specs = map[string]string{}
@@ -85,7 +97,7 @@ func parseSpec(row *cairn.ShareType, key, value string) error {
 		row.Specs[key] = value
 		return nil
 	}
-	known := slices.Sorted(maps.Keys(specTexts))
+	known := append(slices.Sorted(maps.Keys(specTexts)), specMaxRPO)
 	known = append(known, slices.Sorted(maps.Keys(specFlags))...)
 	return fmt.Errorf("extra spec %s: is not known; use one of %s, or a driver-qualified one such as zfs:compression: %w",
 		shown(key), strings.Join(known, ", "), cairn.ErrInvalid)
@@ -111,6 +123,9 @@ func typePB(t *cairn.ShareType) *pb.ShareType {
 		if value := *text(t); value != "" {
 			specs[key] = value
 		}
+	}
+	if t.MaxRPO > 0 {
+		specs[specMaxRPO] = time.Duration(t.MaxRPO).String()
 	}
 	for key, flag := range specFlags {
 		specs[key] = strconv.FormatBool(*flag(t))

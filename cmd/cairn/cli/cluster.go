@@ -177,7 +177,7 @@ first pool is the one that would be chosen. -o wide shows how each score came ab
 	})
 	explain.Flags().Var(&bytes, "size", "size, such as 10GiB")
 	explain.Flags().StringVar(&in.Type, "type", "", "share type (default: default)")
-	explain.Flags().StringVar(&in.Protocol, "proto", "", "how clients reach it: webdav (the default)")
+	explain.Flags().StringVar(&in.Protocol, "proto", "", "how clients reach it: webdav (the default) or nfs")
 	explain.Flags().StringVar(&in.Zone, "zone", "", "only pools of nodes in this zone")
 	mustComplete(explain, "type", a.completeFlag(completeTypes))
 	mustComplete(explain, "zone", a.completeFlag(completeZones))

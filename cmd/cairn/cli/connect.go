@@ -22,6 +22,7 @@ type request struct {
 // api is the services of a cluster under one name.
 type api struct {
 	pb.ShareServiceClient
+	pb.ReplicaServiceClient
 	pb.SnapshotServiceClient
 	pb.AccessServiceClient
 	pb.TypeServiceClient
@@ -48,7 +49,7 @@ func (a *App) connect(f *flags) (*request, error) {
 		return nil, err
 	}
 	return &request{App: a, flags: f, api: api{
-		c.Shares(), c.Snapshots(), c.Access(), c.Types(), c.Quotas(), c.Tasks(), c.Users(), c.Events(), c.Cluster(), c.Nodes(), c.Pools(),
+		c.Shares(), c.Replicas(), c.Snapshots(), c.Access(), c.Types(), c.Quotas(), c.Tasks(), c.Users(), c.Events(), c.Cluster(), c.Nodes(), c.Pools(),
 		c, cfg,
 	}}, nil
 }

@@ -55,7 +55,7 @@ func poolsOf(s *pb.Share) string {
 func (a *App) share() *cobra.Command {
 	return a.group("share", "File shares",
 		a.shareCreate(), a.shareList(), a.shareShow(), a.shareDelete(), a.shareExtend(), a.shareShrink(), a.shareRevert(),
-		a.shareRename(), a.shareSet(), a.shareManage(), a.shareUnmanage())
+		a.shareRename(), a.sharePromote(), a.shareSet(), a.shareManage(), a.shareUnmanage())
 }
 
 // shareArg is the argument that names an existing share.
@@ -83,15 +83,16 @@ cairn share create docs --size 10GiB --dry-run`,
 	})
 	cmd.Flags().Var(&bytes, "size", "size, such as 10GiB (default with --from-snapshot: the snapshot's)")
 	cmd.Flags().StringVar(&in.Type, "type", "", "share type (default: default)")
-	cmd.Flags().StringVar(&in.Protocol, "proto", "", "how clients reach it: webdav (the default)")
+	cmd.Flags().StringVar(&in.Protocol, "proto", "", "how clients reach it: webdav (the default) or nfs")
 	cmd.Flags().StringVar(&in.Zone, "zone", "", "only pools of nodes in this zone")
+	cmd.Flags().Int32Var(&in.Replicas, "replicas", 1, "copies on different nodes; more than one needs a type with replication")
 	cmd.Flags().StringVar(&in.SourceSnapshot, "from-snapshot", "", "start with the data of a snapshot: `SHARE/SNAPSHOT` or its ID")
 	cmd.Flags().StringVar(&in.Description, "description", "", "free text")
 	cmd.Flags().Var(&metadata, "metadata", "set a pair of metadata; may be repeated")
 	mustComplete(cmd, "type", a.completeFlag(completeTypes))
 	mustComplete(cmd, "zone", a.completeFlag(completeZones))
 	mustComplete(cmd, "from-snapshot", a.completeFlag(completeSnapshotPaths))
-	mustComplete(cmd, "proto", cobra.FixedCompletions([]string{string(cairn.ProtocolWebDAV)}, cobra.ShellCompDirectiveNoFileComp))
+	mustComplete(cmd, "proto", cobra.FixedCompletions([]string{string(cairn.ProtocolWebDAV), string(cairn.ProtocolNFS)}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

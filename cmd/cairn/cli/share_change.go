@@ -155,7 +155,7 @@ the pool's driver: for "dir" it is a directory in the root of the pool.`,
 	cmd.Flags().StringVar(&in.Object, "object", "", "`NAME` of the directory in the pool")
 	cmd.Flags().Var(&bytes, "size", "size to grant; refused if it holds more")
 	cmd.Flags().StringVar(&in.Type, "type", "", "share type (default: default)")
-	cmd.Flags().StringVar(&in.Protocol, "proto", "", "how clients reach it: webdav (the default)")
+	cmd.Flags().StringVar(&in.Protocol, "proto", "", "how clients reach it: webdav (the default) or nfs")
 	mustComplete(cmd, "pool", a.completeFlag(completePools))
 	mustComplete(cmd, "type", a.completeFlag(completeTypes))
 	return cmd

@@ -30,7 +30,8 @@ type ShareType struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// "files" or "block".
 	Format string `protobuf:"bytes,3,opt,name=format,proto3" json:"format,omitempty"`
-	// Extra specs: driver, replication_type (readable or dr), failover (manual or auto), and the booleans snapshot_support,
+	// Extra specs: driver, replication_type (readable or dr), failover (manual or auto), max_rpo (a time such as 30s: how much
+	// an automatic failover may leave behind), and the booleans snapshot_support,
 	// create_share_from_snapshot_support, revert_to_snapshot_support and mount_snapshot_support; further ones must be
 	// driver-qualified, such as zfs:compression.
 	Specs map[string]string `protobuf:"bytes,4,rep,name=specs,proto3" json:"specs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`

@@ -318,7 +318,7 @@ type Task struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// The share's ID.
 	Share string `protobuf:"bytes,2,opt,name=share,proto3" json:"share,omitempty"`
-	// extend, shrink, revert, manage or unmanage.
+	// extend, shrink, revert, manage, unmanage or promote.
 	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
 	// running, succeeded, failed or cancelled.
 	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
@@ -331,7 +331,9 @@ type Task struct {
 	// RFC 3339.
 	StartedAt string `protobuf:"bytes,8,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// RFC 3339; empty while it runs.
-	EndedAt       string `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	EndedAt string `protobuf:"bytes,9,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	// Replica ID, of promote.
+	Replica       string `protobuf:"bytes,10,opt,name=replica,proto3" json:"replica,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -429,6 +431,13 @@ func (x *Task) GetEndedAt() string {
 	return ""
 }
 
+func (x *Task) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
 // CreateShareRequest describes the share to make.
 type CreateShareRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -451,7 +460,9 @@ type CreateShareRequest struct {
 	// ID of a snapshot to start from. The share is placed on the snapshot's pool.
 	SourceSnapshot string `protobuf:"bytes,9,opt,name=source_snapshot,json=sourceSnapshot,proto3" json:"source_snapshot,omitempty"`
 	// User's key-value pairs.
-	Metadata      map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Metadata map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Copies on different nodes; 0 means 1. More need a type with replication.
+	Replicas      int32 `protobuf:"varint,11,opt,name=replicas,proto3" json:"replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -554,6 +565,13 @@ func (x *CreateShareRequest) GetMetadata() map[string]string {
 		return x.Metadata
 	}
 	return nil
+}
+
+func (x *CreateShareRequest) GetReplicas() int32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
 }
 
 // CreateShareResponse holds the share as it is now, most likely still "creating".
@@ -1742,7 +1760,7 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\bR\asettled\x12%\n" +
-	"\x05fault\x18\a \x01(\v2\x0f.cairn.v1.FaultR\x05fault\"\xe7\x01\n" +
+	"\x05fault\x18\a \x01(\v2\x0f.cairn.v1.FaultR\x05fault\"\x81\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\tR\x05share\x12\x12\n" +
@@ -1753,7 +1771,9 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x05fault\x18\a \x01(\v2\x0f.cairn.v1.FaultR\x05fault\x12\x1d\n" +
 	"\n" +
 	"started_at\x18\b \x01(\tR\tstartedAt\x12\x19\n" +
-	"\bended_at\x18\t \x01(\tR\aendedAt\"\x9a\x03\n" +
+	"\bended_at\x18\t \x01(\tR\aendedAt\x12\x18\n" +
+	"\areplica\x18\n" +
+	" \x01(\tR\areplica\"\xb6\x03\n" +
 	"\x12CreateShareRequest\x12.\n" +
 	"\bmutation\x18\x01 \x01(\v2\x12.cairn.v1.MutationR\bmutation\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
@@ -1765,7 +1785,8 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x04zone\x18\b \x01(\tR\x04zone\x12'\n" +
 	"\x0fsource_snapshot\x18\t \x01(\tR\x0esourceSnapshot\x12F\n" +
 	"\bmetadata\x18\n" +
-	" \x03(\v2*.cairn.v1.CreateShareRequest.MetadataEntryR\bmetadata\x1a;\n" +
+	" \x03(\v2*.cairn.v1.CreateShareRequest.MetadataEntryR\bmetadata\x12\x1a\n" +
+	"\breplicas\x18\v \x01(\x05R\breplicas\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +

@@ -47,7 +47,9 @@ type Snapshot struct {
 	// Where clients reach it, while it has access rules.
 	Locations []*ExportLocation `protobuf:"bytes,11,rep,name=locations,proto3" json:"locations,omitempty"`
 	// RFC 3339.
-	CreatedAt     string `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	CreatedAt string `protobuf:"bytes,12,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// It holds what an earlier active replica wrote and no other one has; deleting it discards that.
+	Diverged      bool `protobuf:"varint,13,opt,name=diverged,proto3" json:"diverged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -164,6 +166,13 @@ func (x *Snapshot) GetCreatedAt() string {
 		return x.CreatedAt
 	}
 	return ""
+}
+
+func (x *Snapshot) GetDiverged() bool {
+	if x != nil {
+		return x.Diverged
+	}
+	return false
 }
 
 // CreateSnapshotRequest names the share and the new snapshot.
@@ -709,7 +718,7 @@ var File_cairn_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_cairn_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
-	"\x17cairn/v1/snapshot.proto\x12\bcairn.v1\x1a\x15cairn/v1/common.proto\"\xc4\x03\n" +
+	"\x17cairn/v1/snapshot.proto\x12\bcairn.v1\x1a\x15cairn/v1/common.proto\"\xe0\x03\n" +
 	"\bSnapshot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\tR\x05share\x12\x1d\n" +
@@ -725,7 +734,8 @@ const file_cairn_v1_snapshot_proto_rawDesc = "" +
 	" \x03(\v2 .cairn.v1.Snapshot.MetadataEntryR\bmetadata\x126\n" +
 	"\tlocations\x18\v \x03(\v2\x18.cairn.v1.ExportLocationR\tlocations\x12\x1d\n" +
 	"\n" +
-	"created_at\x18\f \x01(\tR\tcreatedAt\x1a;\n" +
+	"created_at\x18\f \x01(\tR\tcreatedAt\x12\x1a\n" +
+	"\bdiverged\x18\r \x01(\bR\bdiverged\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb5\x02\n" +
