@@ -35,6 +35,8 @@ type Config struct {
 	Labels map[string]string `toml:"labels"`
 	// Log says what is logged and how.
 	Log LogConfig `toml:"log"`
+	// NFS says how file shares are served over NFS; nil: not at all.
+	NFS *NFSConfig `toml:"nfs"`
 	// Pools are the places for shares on this node.
 	Pools []PoolConfig `toml:"pool"`
 }
@@ -48,14 +50,29 @@ type LogConfig struct {
 // PoolConfig describes one pool.
 type PoolConfig struct {
 	Name   string `toml:"name"`
-	Driver string `toml:"driver"` // "dir"
-	Path   string `toml:"path"`
+	Driver string `toml:"driver"` // "dir" or "zfs"
+	// Path is the directory of a dir pool.
+	Path string `toml:"path"`
+	// ZFS is for a zfs pool.
+	ZFS *ZFSConfig `toml:"zfs"`
 	// ReservedPercent is never promised to shares.
 	ReservedPercent int64 `toml:"reserved_percent"`
 	// OverSubscriptionPercent is how much of the rest may be promised; 100 (the default) means no over-subscription.
 	OverSubscriptionPercent int64 `toml:"over_subscription_percent"`
 	// MaxSize caps what the pool offers, such as "500GiB"; empty means the whole file system.
 	MaxSize string `toml:"max_size"`
+}
+
+// ZFSConfig is what a pool on ZFS has besides.
+type ZFSConfig struct {
+	// Dataset is the parent of all replicas, such as "tank" or "tank/cairn". What else is below it is left alone.
+	Dataset string `toml:"dataset"`
+	// Prefix begins the names of the replicas' datasets; empty is none.
+	Prefix string `toml:"prefix"`
+	// Create are properties of new datasets, such as compression = "lz4", unless the share type says otherwise.
+	Create map[string]string `toml:"create"`
+	// Thick reserves the whole size of a share, unless its type says otherwise.
+	Thick bool `toml:"thick"`
 }
 
 // Default ports: what a configuration that names no address listens on.
@@ -135,6 +152,11 @@ func (c *Config) check() error {
 		}
 		seen[c.Pools[i].Name] = true
 	}
+	if c.NFS != nil {
+		if err := c.NFS.check(); err != nil {
+			return err
+		}
+	}
 	return c.Log.check()
 }
 
@@ -150,11 +172,10 @@ func (p *PoolConfig) check() error {
 	if p.OverSubscriptionPercent == 0 {
 		p.OverSubscriptionPercent = 100
 	}
+	if err := p.checkDriver(); err != nil {
+		return err
+	}
 	switch {
-	case p.Driver != "dir":
-		return fmt.Errorf("pool %q: driver %q is not known; this version has: dir: %w", p.Name, p.Driver, cairn.ErrInvalid)
-	case !filepath.IsAbs(p.Path):
-		return fmt.Errorf("pool %q: path %q: must be an absolute path: %w", p.Name, p.Path, cairn.ErrInvalid)
 	case p.ReservedPercent < 0 || p.ReservedPercent > 99:
 		return fmt.Errorf("pool %q: reserved_percent %d: must be 0 to 99: %w", p.Name, p.ReservedPercent, cairn.ErrInvalid)
 	case p.OverSubscriptionPercent < 100 || p.OverSubscriptionPercent > 10000:
@@ -162,6 +183,22 @@ func (p *PoolConfig) check() error {
 	}
 	if _, err := p.maxBytes(); err != nil {
 		return fmt.Errorf("pool %q: max_size: %w", p.Name, err)
+	}
+	return nil
+}
+
+func (p *PoolConfig) checkDriver() error {
+	switch {
+	case p.Driver != driverDir && p.Driver != driverZFS:
+		return fmt.Errorf("pool %q: driver %q is not known; this version has: %s, %s: %w", p.Name, p.Driver, driverDir, driverZFS, cairn.ErrInvalid)
+	case p.Driver == driverDir && !filepath.IsAbs(p.Path):
+		return fmt.Errorf("pool %q: path %q: must be an absolute path: %w", p.Name, p.Path, cairn.ErrInvalid)
+	case p.Driver == driverDir && p.ZFS != nil:
+		return fmt.Errorf("pool %q: has a section pool.zfs, but driver %q: %w", p.Name, p.Driver, cairn.ErrInvalid)
+	case p.Driver == driverZFS && (p.ZFS == nil || p.ZFS.Dataset == ""):
+		return fmt.Errorf("pool %q: pool.zfs.dataset is missing, such as \"tank/cairn\": %w", p.Name, cairn.ErrInvalid)
+	case p.Driver == driverZFS && (p.Path != "" || p.MaxSize != ""):
+		return fmt.Errorf("pool %q: path and max_size are not for driver zfs; set a quota on the dataset instead: %w", p.Name, cairn.ErrInvalid)
 	}
 	return nil
 }

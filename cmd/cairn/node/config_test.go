@@ -44,11 +44,17 @@ func TestParseConfigRefuses(t *testing.T) {
 		"nowhere to be reached": {"data_dir = \"/d\"\nlisten = \"0.0.0.0:7450\"\n", "advertise: is missing"},
 		"name with slash":       {"data_dir = \"/d\"\nname = \"a/b\"\n", "character '/' is not allowed"},
 		"two pools, one name":   {goodConfig + goodConfig[strings.Index(goodConfig, "[["):], "described twice"},
-		"unknown driver":        {strings.Replace(goodConfig, `"dir"`, `"tape"`, 1), `driver "tape" is not known`},
+		"unknown driver":        {strings.Replace(goodConfig, `"dir"`, `"tape"`, 1), `driver "tape" is not known; this version has: dir, zfs`},
 		"relative pool":         {strings.Replace(goodConfig, "/srv/", "srv/", 1), "must be an absolute path"},
 		"reserved too much":     {goodConfig + "reserved_percent = 100\n", "must be 0 to 99"},
 		"ratio below one":       {goodConfig + "over_subscription_percent = 50\n", "must be 100 to 10000"},
 		"size with KB":          {goodConfig + "max_size = \"10GB\"\n", "max_size"},
+		"zfs without dataset":   {strings.Replace(goodConfig, `"dir"`, `"zfs"`, 1), "pool.zfs.dataset is missing"},
+		"zfs with path":         {strings.Replace(goodConfig, `"dir"`, `"zfs"`, 1) + "[pool.zfs]\ndataset = \"tank\"\n", "not for driver zfs"},
+		"dir with zfs":          {goodConfig + "[pool.zfs]\ndataset = \"tank\"\n", "has a section pool.zfs"},
+		"nfs server":            {goodConfig + "[nfs]\nserver = \"samba\"\n", `want kernel or ganesha`},
+		"nfs address":           {goodConfig + "[nfs]\nserver = \"kernel\"\naddresses = [\"here\"]\n", "want an IP address"},
+		"kernel with a port":    {goodConfig + "[nfs]\nserver = \"kernel\"\nport = 2050\n", "are for server"},
 		"log level":             {"data_dir = \"/d\"\n[log]\nlevel = \"loud\"\n", "log.level"},
 	}
 	for name, c := range cases {

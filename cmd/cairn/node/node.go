@@ -34,16 +34,18 @@ const (
 // Node is a server that runs. Its parts are started by Open and Serve and ended by Serve, in this order: no new requests,
 // no new passes of actors, then the member of the cluster.
 type Node struct {
-	config  Config
-	logger  *slog.Logger
-	member  *cluster.Node
-	pools   []pool
-	runtime *actors.Runtime
-	waker   *waker
-	free    *freeSpace
-	grpc    *grpc.Server
-	http    *http.Server
-	port    net.Listener // of http
+	config Config
+	logger *slog.Logger
+	member *cluster.Node
+	pools  []pool
+	// exporters serve the shares of this node, by protocol.
+	exporters map[cairn.Protocol]drivers.Exporter
+	runtime   *actors.Runtime
+	waker     *waker
+	free      *freeSpace
+	grpc      *grpc.Server
+	http      *http.Server
+	port      net.Listener // of http
 }
 
 // Run runs a server until the context ends or it cannot go on.
@@ -81,7 +83,9 @@ func Open(ctx context.Context, config Config, drivers map[string]OpenPool, logge
 	if n.member, err = openMember(ctx, config, n.free, n.logger); err != nil {
 		return nil, err
 	}
-	n.assemble()
+	if err := n.assemble(); err != nil {
+		return nil, err
+	}
 	return n, nil
 }
 
@@ -110,16 +114,23 @@ func listen(key, address string) (net.Listener, error) {
 }
 
 // assemble makes the parts that need the member.
-func (n *Node) assemble() {
+func (n *Node) assemble() error {
 	self := n.member.Identity().Node
+	guard := &replica.Guard{Node: self, Viewer: n.member, LeaseValid: n.member.LeaseValid}
 	files := webdav.New(webdav.Config{
-		BaseURL: "https://" + n.config.advertised(n.port.Addr().String()),
-		Guard:   &replica.Guard{Node: self, Viewer: n.member, LeaseValid: n.member.LeaseValid},
-		Logger:  n.logger,
+		BaseURL: "https://" + n.config.advertised(n.port.Addr().String()), Guard: guard, Logger: n.logger,
 	})
+	n.exporters = map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: files}
+	shared, err := openNFS(n.config, guard, n.logger)
+	if err != nil {
+		return err
+	}
+	if shared != nil {
+		n.exporters[cairn.ProtocolNFS] = shared
+	}
 	actor := replica.New(replica.Config{
 		Node: self, Viewer: n.member, Applier: replica.NewGatherer(n.member), Pools: driversOf(n.pools),
-		Exporters: map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: files}, Logger: n.logger,
+		Exporters: n.exporters, Logger: n.logger,
 	})
 	n.runtime = actors.New(actors.Config{Logger: n.logger})
 	n.runtime.Handle(cairn.KindReplica, actor)
@@ -140,6 +151,7 @@ func (n *Node) assemble() {
 	n.member.RegisterPeer(n.grpc)
 	peerv1.RegisterActorServiceServer(n.grpc, explainer)
 	n.http = httpServer(n.member, files, registry, n.logger)
+	return nil
 }
 
 // Member is the node's part in the cluster.
@@ -166,7 +178,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	err := group.Wait()
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer stop()
-	return errors.Join(err, n.runtime.Close(grace), n.member.Close(), closePools(n.pools))
+	return errors.Join(err, n.runtime.Close(grace), closeExporters(n.exporters), n.member.Close(), closePools(n.pools))
 }
 
 // handOver returns a context that ends after ctx: as soon as this node has given the leadership away. Meanwhile it still
@@ -196,7 +208,7 @@ func (n *Node) abandon() error {
 	if n.port != nil {
 		err = errors.Join(err, n.port.Close())
 	}
-	return errors.Join(err, closePools(n.pools))
+	return errors.Join(err, closeExporters(n.exporters), closePools(n.pools))
 }
 
 // serveGRPC serves until the context ends, then lets calls in progress finish for a while.
@@ -264,7 +276,7 @@ func (n *Node) announceOnce(ctx context.Context) error {
 	id := n.member.Identity()
 	var rows []cairn.Pool
 	for _, p := range n.pools {
-		row, err := p.row(ctx)
+		row, err := p.row(ctx, n.exporters)
 		if err != nil {
 			return err
 		}

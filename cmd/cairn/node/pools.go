@@ -10,12 +10,14 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/dir"
+	"github.com/cairn-storage/cairn/drivers/zfs"
 )
 
 // OpenPool opens a pool with one driver. A pool that was used before must be there: without its mark it is a disk that is not
@@ -24,7 +26,20 @@ type OpenPool func(ctx context.Context, id cairn.PoolID, config PoolConfig, used
 
 // Drivers are the pool drivers of this version, by the name that configurations use.
 func Drivers() map[string]OpenPool {
-	return map[string]OpenPool{"dir": openDir}
+	return map[string]OpenPool{driverDir: openDir, driverZFS: openZFS}
+}
+
+// Names of drivers.
+const (
+	driverDir = "dir"
+	driverZFS = "zfs"
+)
+
+func openZFS(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error) {
+	return zfs.Open(ctx, zfs.Config{
+		Dataset: config.ZFS.Dataset, PoolID: id, MustExist: used, Prefix: config.ZFS.Prefix,
+		CreateOptions: config.ZFS.Create, Thick: config.ZFS.Thick, Logger: logger,
+	})
 }
 
 func openDir(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error) {
@@ -113,8 +128,20 @@ func driversOf(pools []pool) map[cairn.PoolID]drivers.Pool {
 	return all
 }
 
+// protocols are what the pool's replicas can be served by. NFS servers need a file system for each, with a size of its own.
+func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter) []cairn.Protocol {
+	var all []cairn.Protocol
+	for protocol := range exporters {
+		if protocol != cairn.ProtocolNFS || p.config.Driver == driverZFS {
+			all = append(all, protocol)
+		}
+	}
+	slices.Sort(all)
+	return all
+}
+
 // row is the pool as the cluster is told of it.
-func (p pool) row(ctx context.Context) (cairn.Pool, error) {
+func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Exporter) (cairn.Pool, error) {
 	info, err := p.driver.Info(ctx)
 	if err != nil {
 		return cairn.Pool{}, fmt.Errorf("pool %q: %w", p.config.Name, err)
@@ -123,7 +150,7 @@ func (p pool) row(ctx context.Context) (cairn.Pool, error) {
 	return cairn.Pool{
 		ID: p.id, Node: node, Name: name, Driver: p.config.Driver,
 		Capabilities:            drivers.CapabilitiesOf(p.driver),
-		Protocols:               []cairn.Protocol{cairn.ProtocolWebDAV},
+		Protocols:               p.protocols(exporters),
 		Total:                   info.Total,
 		ReservedPercent:         p.config.ReservedPercent,
 		OverSubscriptionPercent: p.config.OverSubscriptionPercent,
