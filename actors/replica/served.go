@@ -89,6 +89,25 @@ func (s *served) replace(all []drivers.ExportSpec, id cairn.ReplicaID) []drivers
 	return table[id]
 }
 
+// writable lists the replicas that are served to writers. What is served before the first look is not missed: the list is
+// read then.
+func (s *served) writable(ctx context.Context) []drivers.ExportSpec {
+	if _, err := s.of(ctx, ""); err != nil {
+		return nil // the next look asks again
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var all []drivers.ExportSpec
+	for _, list := range s.table {
+		for _, spec := range list {
+			if spec.ID.Snapshot == "" && !spec.ReadOnly {
+				all = append(all, spec)
+			}
+		}
+	}
+	return all
+}
+
 // export tells the exporter and remembers it.
 func (s *served) export(ctx context.Context, spec drivers.ExportSpec) ([]cairn.ExportLocation, error) {
 	locations, err := s.exporter.Export(ctx, spec)

@@ -42,6 +42,7 @@ type Node struct {
 	exporters map[cairn.Protocol]drivers.Exporter
 	runtime   *actors.Runtime
 	waker     *waker
+	fencer    *replica.Fencer
 	free      *freeSpace
 	grpc      *grpc.Server
 	http      *http.Server
@@ -137,6 +138,10 @@ func (n *Node) assemble() error {
 	n.runtime.Handle(cairn.KindPool, &replica.Sweeper{Actor: actor, Wake: n.runtime.Wake})
 	n.waker = newWaker(self, n.member.Machine(), n.runtime.Wake)
 
+	n.fencer = &replica.Fencer{Actor: actor, Guard: guard, Wake: n.runtime.Wake}
+	if shared != nil {
+		n.fencer.Protocols = []cairn.Protocol{cairn.ProtocolNFS}
+	}
 	registry := newRegistry(n.member, n.runtime, actor, files)
 	explainer := &actorService{runtime: n.runtime}
 	id := n.member.Identity()
@@ -166,6 +171,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	group.Go(func() error { return serveHTTP(serving, n.http, n.port) })
 	group.Go(func() error { n.waker.run(serving); return nil })
 	group.Go(func() error { n.free.run(serving); return nil })
+	group.Go(func() error { n.fencer.Run(serving); return nil })
 	group.Go(func() error { return n.announce(serving) })
 	group.Go(func() error {
 		select {
