@@ -65,6 +65,7 @@ type Pool struct {
 	quota   quota
 	locks   locks
 	claims  claims
+	indexes indexes
 	calls   sync.WaitGroup
 }
 
@@ -76,6 +77,8 @@ var (
 	_ drivers.Cloner        = (*Pool)(nil)
 	_ drivers.Adopter       = (*Pool)(nil)
 	_ drivers.UsageReporter = (*Pool)(nil)
+	_ drivers.Sender        = (*Pool)(nil)
+	_ drivers.Receiver      = (*Pool)(nil)
 )
 
 // Open opens the pool in cfg.Path, and makes the directory a pool first if it is not one yet. A directory that belongs to

@@ -138,34 +138,47 @@ func copyAttributes(e entry) error {
 	return nil
 }
 
-// copyXattrs copies user.* attributes. Others belong to the system or need privilege.
+// copyXattrs copies user.* attributes.
 func copyXattrs(from, to string) error {
-	size, err := unix.Llistxattr(from, nil)
-	if errors.Is(err, unix.ENOTSUP) || err == nil && size == 0 {
-		return nil
-	}
+	attributes, err := userXattrs(from)
 	if err != nil {
 		return err
 	}
-	names := make([]byte, size)
-	if size, err = unix.Llistxattr(from, names); err != nil {
-		return err
-	}
-	for name := range strings.SplitSeq(string(names[:size]), "\x00") {
-		if !strings.HasPrefix(name, "user.") {
-			continue
-		}
-		size, err := unix.Lgetxattr(from, name, nil)
-		if err != nil {
-			return err
-		}
-		value := make([]byte, size)
-		if size, err = unix.Lgetxattr(from, name, value); err != nil {
-			return err
-		}
-		if err := unix.Lsetxattr(to, name, value[:size], 0); err != nil {
+	for name, value := range attributes {
+		if err := unix.Lsetxattr(to, name, value, 0); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// userXattrs reads the user.* attributes. Others belong to the system or need privilege.
+func userXattrs(path string) (map[string][]byte, error) {
+	size, err := unix.Llistxattr(path, nil)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && size == 0 {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	names := make([]byte, size)
+	if size, err = unix.Llistxattr(path, names); err != nil {
+		return nil, err
+	}
+	attributes := make(map[string][]byte)
+	for name := range strings.SplitSeq(string(names[:size]), "\x00") {
+		if !strings.HasPrefix(name, "user.") {
+			continue
+		}
+		size, err := unix.Lgetxattr(path, name, nil)
+		if err != nil {
+			return nil, err
+		}
+		value := make([]byte, size)
+		if size, err = unix.Lgetxattr(path, name, value); err != nil {
+			return nil, err
+		}
+		attributes[name] = value[:size]
+	}
+	return attributes, nil
 }

@@ -50,6 +50,8 @@ type mark struct {
 	State    state            `json:"state"`
 	Source   cairn.SnapshotID `json:"source,omitempty"`
 	Reverted cairn.SnapshotID `json:"reverted,omitempty"`
+	// Order lists the snapshots from the oldest to the newest. It may name some that are not there (any more).
+	Order []cairn.SnapshotID `json:"order,omitempty"`
 	// Project limits the replica where there are project quotas; 0 if it was never there.
 	Project project `json:"project,omitempty"`
 	// Adopted is the name that the data had before it was adopted, Released the one that it is getting.

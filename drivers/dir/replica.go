@@ -140,6 +140,9 @@ func (o *op) object(f found) (drivers.Object, error) {
 	}
 	var err error
 	object.Snapshots, err = o.snapshots()
+	for i := range object.Snapshots {
+		object.Snapshots[i].Order = f.orderOf(object.Snapshots[i].ID)
+	}
 	return object, err
 }
 

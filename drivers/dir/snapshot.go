@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -40,25 +41,54 @@ func (p *Pool) CreateSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uin
 		if err := cairn.CheckName("snapshot", string(snap)); err != nil {
 			return drivers.SnapshotObject{}, err
 		}
-		if _, err := o.lookReady(epoch); err != nil {
+		f, err := o.lookReady(epoch)
+		if err != nil {
 			return drivers.SnapshotObject{}, err
 		}
 		object := drivers.SnapshotObject{ID: snap, Ready: true, Root: o.snapshot(id, snap)}
 		if err := o.checkSnapshot(id, snap); !errors.Is(err, cairn.ErrNotFound) {
+			object.Order = f.orderOf(snap)
 			return object, err
 		}
-		if err := o.cut(snap); err != nil {
+		if err := o.cut(&f, snap); err != nil {
 			return drivers.SnapshotObject{}, o.undo(err, func() error { return o.removeTree(o.snapshotWork(id, snap)) })
 		}
+		object.Order = f.orderOf(snap)
 		return object, nil
 	})
 }
 
-func (o *op) cut(snap cairn.SnapshotID) error {
-	work := o.snapshotWork(o.id, snap)
-	if err := o.copyAside(filepath.Join(o.home(o.id), "data"), work, 0); err != nil {
+// append makes a snapshot that is about to be placed the newest one. Names of snapshots that are gone are dropped.
+func (o *op) append(f *found, snap cairn.SnapshotID) error {
+	order := []cairn.SnapshotID{}
+	for _, old := range f.Order {
+		switch err := o.checkSnapshot(o.id, old); {
+		case err == nil:
+			order = append(order, old)
+		case !errors.Is(err, cairn.ErrNotFound):
+			return err
+		}
+	}
+	f.Order = append(order, snap)
+	return o.writeMark(o.home(o.id), f.mark)
+}
+
+// orderOf is the place of a snapshot among the replica's, 0 if nobody has written it down.
+func (m *mark) orderOf(snap cairn.SnapshotID) uint64 { return uint64(slices.Index(m.Order, snap) + 1) }
+
+func (o *op) cut(f *found, snap cairn.SnapshotID) error {
+	work, data := o.snapshotWork(o.id, snap), filepath.Join(o.home(o.id), "data")
+	x, err := makeIndex(o.ctx, snap, data)
+	if err != nil {
 		return err
 	}
+	if err := o.copyAside(data, work, 0); err != nil {
+		return err
+	}
+	if err := o.append(f, snap); err != nil {
+		return err
+	}
+	o.indexes.keep(o.id, x)
 	return o.rename("COMMIT place snapshot", work, o.snapshot(o.id, snap))
 }
 
