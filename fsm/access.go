@@ -60,6 +60,17 @@ func (to accessTo) snapshotID() cairn.SnapshotID {
 	return ""
 }
 
+// server is the replica that clients reach, and that answers for the rules: the active one, or the first of those that have a
+// diverged snapshot.
+func (tx *Tx) server(to accessTo) cairn.ReplicaID {
+	if to.snapshot != nil && to.snapshot.Diverged {
+		if i := first(tx.InstancesOf(to.snapshot.ID)); i != nil {
+			return i.Replica
+		}
+	}
+	return to.share.Active
+}
+
 // accessTo finds what rules are asked for, and checks that it can have any.
 func (tx *Tx) accessTo(share cairn.ShareID, snapshot cairn.SnapshotID) (to accessTo, err error) {
 	to.share = tx.Share(share)

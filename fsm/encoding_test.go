@@ -213,7 +213,7 @@ func smallMachine(t rapid.TB) *Machine {
 func bigPool(node cairn.NodeID, name string) cairn.Pool {
 	return cairn.Pool{
 		ID: cairn.MakePoolID(node, name), Node: node, Name: name, Driver: "dir", Total: 1 << 60, OverSubscriptionPercent: 100,
-		Capabilities: []cairn.Capability{cairn.CapAdopt, cairn.CapClone, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot},
+		Capabilities: []cairn.Capability{cairn.CapAdopt, cairn.CapClone, cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot},
 		Protocols:    []cairn.Protocol{cairn.ProtocolWebDAV},
 	}
 }

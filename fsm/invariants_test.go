@@ -17,6 +17,7 @@ func checkState(t rapid.TB, m *Machine) {
 	}
 	checkUsage(t, v)
 	checkReferences(t, v)
+	checkReplication(t, v)
 	again := restored(t, m)
 	if again.View().Digest() != v.Digest() || again.View().Index() != v.Index() {
 		t.Errorf("restored: digest %016x at %d, want %016x at %d", again.View().Digest(), again.View().Index(), v.Digest(), v.Index())
@@ -62,12 +63,12 @@ func checkUsage(t rapid.TB, v *View) {
 	t.Helper()
 	usage, promised := map[cairn.ProjectID]cairn.Usage{}, map[cairn.PoolID]int64{}
 	for s := range v.Shares("") {
-		u, size := usage[s.Project], s.Size
+		u := usage[s.Project]
 		for r := range v.ReplicasOf(s.ID) {
 			promised[r.Pool] += max(s.Size, r.Want.Size)
-			size = max(size, r.Want.Size)
+			u.Bytes += max(s.Size, r.Want.Size)
 		}
-		u.Project, u.Shares, u.Bytes = s.Project, u.Shares+1, u.Bytes+size
+		u.Project, u.Shares = s.Project, u.Shares+1
 		usage[s.Project] = u
 	}
 	for s := range v.Snapshots("") {
@@ -129,6 +130,78 @@ func checkReferences(t rapid.TB, v *View) {
 			t.Errorf("event %d follows %d", e.Seq, next-1)
 		}
 		next++
+	}
+}
+
+// checkReplication holds roles, states, epochs and wishes of replicas against each other.
+func checkReplication(t rapid.TB, v *View) {
+	t.Helper()
+	for s := range v.Shares("") {
+		active, task := v.Replica(s.Active), v.Task(s.ID)
+		nodes := map[cairn.NodeID]bool{}
+		for r := range v.ReplicasOf(s.ID) {
+			isActive, promoting := r.ID == s.Active, task.Running() && task.Kind == cairn.TaskPromote
+			if isActive != (r.Role == cairn.RoleActive) || isActive != (r.State == cairn.ReplicaActive) {
+				t.Errorf("share %s: active is %s, but replica %s is %s and %s", s.ID, s.Active, r.ID, r.Role, r.State)
+			}
+			if r.Epoch != active.Epoch {
+				t.Errorf("replica %s has epoch %d, the active one %d", r.ID, r.Epoch, active.Epoch)
+			}
+			if nodes[r.Node] {
+				t.Errorf("share %s has two replicas on node %s", s.ID, r.Node)
+			}
+			nodes[r.Node] = true
+			if r.Want.Sealed != (isActive && promoting && task.Replica != r.ID) || r.Want.SyncTo != "" && !(promoting && task.Replica == r.ID && !isActive) {
+				t.Errorf("replica %s: wants %+v with task %+v", r.ID, r.Want, task)
+			}
+			if !isActive && r.Want.Revert != "" {
+				t.Errorf("standby %s is to be reverted", r.ID)
+			}
+			if s.Status == cairn.StatusDeleting && (r.Want.Presence == cairn.Present || r.Want.Keep != cairn.Keep{}) {
+				t.Errorf("replica %s of a share that is being deleted: wants %+v", r.ID, r.Want)
+			}
+			if r.State == cairn.ReplicaInSync && s.Status != cairn.StatusDeleting {
+				checkInSync(t, v, r)
+			}
+		}
+		if task.Running() && task.Kind == cairn.TaskPromote {
+			if to := v.Replica(task.Replica); to == nil || to.Share != s.ID || to.Want.Presence != cairn.Present {
+				t.Errorf("share %s is to be promoted to %s: %+v", s.ID, task.Replica, to)
+			}
+		}
+		checkAcknowledged(t, v, s)
+	}
+}
+
+func checkInSync(t rapid.TB, v *View, r *cairn.Replica) {
+	t.Helper()
+	if r.Want.Presence != cairn.Present || r.Have.Presence != cairn.Present || r.Want.Keep != (cairn.Keep{}) || v.Node(r.Node).State != cairn.NodeUp {
+		t.Errorf("replica %s is in sync: %+v", r.ID, r)
+	}
+	for snap := range v.SnapshotsOf(r.Share) {
+		if snap.Status != cairn.StatusAvailable || snap.Diverged {
+			continue
+		}
+		if i := v.Instance(snap.ID, r.ID); i == nil || i.Have != cairn.Present {
+			t.Errorf("replica %s is in sync without snapshot %s: %+v", r.ID, snap.ID, i)
+		}
+	}
+}
+
+// checkAcknowledged: of a snapshot that was acknowledged the active replica has a copy, or a fault says that it has lost it:
+// it would cut one that it is said never to have had. Nobody is asked for a diverged one that does not have it.
+func checkAcknowledged(t rapid.TB, v *View, s *cairn.Share) {
+	t.Helper()
+	for snap := range v.SnapshotsOf(s.ID) {
+		if i := v.Instance(snap.ID, s.Active); snap.Status == cairn.StatusAvailable && !snap.Diverged &&
+			(i == nil || i.Want != cairn.Present || i.Have != cairn.Present && i.Fault.Healthy()) {
+			t.Errorf("snapshot %s is available, but the active replica has %+v", snap.ID, i)
+		}
+		for i := range v.InstancesOf(snap.ID) {
+			if snap.Diverged && i.Have != cairn.Present && i.Want == cairn.Present && i.Fault.Healthy() {
+				t.Errorf("snapshot %s has diverged, but is wanted on %s", snap.ID, i.Replica)
+			}
+		}
 	}
 }
 

@@ -216,7 +216,9 @@ func TestAttemptTakesBackItsOwnPart(t *testing.T) {
 	m := smallMachine(t)
 	before := m.View()
 	tx := newTx(m.live, Meta{}, m.codec)
-	write := func(limit int64) { put(tx, tx.quotas, &cairn.Quota{Project: "web", Limits: cairn.Limits{Shares: limit}}) }
+	write := func(limit int64) {
+		put(tx, tx.quotas, &cairn.Quota{Project: "web", Limits: cairn.Limits{Shares: limit}})
+	}
 	write(1)
 	kept, changes := tx.digest, len(tx.changes)
 	err := tx.attempt(func() error {

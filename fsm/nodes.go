@@ -60,7 +60,7 @@ func (c *RegisterNode) apply(tx *Tx) (string, error) {
 	put(tx, tx.nodes, &row)
 	if old.State != cairn.NodeUp {
 		tx.event("node.up", "", row.Ref(), "node %s is up", row.Name)
-		tx.refault(tx.ReplicasOn(row.ID))
+		tx.turned(&row)
 	}
 	return string(row.ID), nil
 }
@@ -119,21 +119,35 @@ func (c *SetNodeState) apply(tx *Tx) (string, error) {
 	put(tx, tx.nodes, &row)
 	// One event for the node: one for each share would push everything else out of the journal.
 	tx.event("node."+string(c.State), "", row.Ref(), "node %s is %s", row.Name, c.State)
-	tx.refault(tx.ReplicasOn(c.Node))
-	if c.State == cairn.NodeDown {
-		tx.outOfSync(c.Node)
-	}
+	tx.turned(&row)
 	return string(c.Node), nil
 }
 
-// outOfSync: a standby on a node that is down follows nobody. What waits for it goes on without it.
-func (tx *Tx) outOfSync(node cairn.NodeID) {
-	for _, r := range slices.Collect(tx.ReplicasOn(node)) {
-		if task := tx.Task(r.Share); task.Running() && task.Kind == cairn.TaskPromote && task.Replica == r.ID && tx.Share(r.Share).Active != r.ID {
-			tx.callOff(task, cairn.TaskFailed, cairn.Fault{Code: cairn.FaultNodeDown, At: tx.meta.At, Message: "the node of the replica that was to be promoted went down"})
+// turned settles what follows for the replicas of a node from its going down or coming up.
+func (tx *Tx) turned(node *cairn.Node) {
+	tx.refault(tx.ReplicasOn(node.ID))
+	for _, r := range slices.Collect(tx.ReplicasOn(node.ID)) {
+		switch {
+		case r.Role != cairn.RoleStandby:
+		case node.State == cairn.NodeDown:
+			tx.strand(r)
+		case r.Have.InSync: // it said so of a time that is over: it must answer anew
+			tx.wantOf(r, nil)
 		}
-		tx.settleState(r.ID, false)
 	}
+}
+
+// strand: a standby on a node that is down follows nobody. What waits for it goes on without it. There is no event for
+// each: that of the node says it.
+func (tx *Tx) strand(r *cairn.Replica) {
+	if tx.promotes(r) {
+		tx.callOff(tx.Task(r.Share), cairn.TaskFailed,
+			cairn.Fault{Code: cairn.FaultNodeDown, At: tx.meta.At, Message: "node " + tx.Node(r.Node).Name + ", which it was to go to, is down"})
+	}
+	if r = tx.Replica(r.ID); r.State == cairn.ReplicaInSync {
+		tx.stand(tx.Share(r.Share), r, cairn.ReplicaOutOfSync)
+	}
+	tx.settleResize(r.Share)
 }
 
 func (c *DrainNode) apply(tx *Tx) (string, error) {
@@ -169,7 +183,12 @@ func (c *RemoveNode) apply(tx *Tx) (string, error) {
 			node.Name, plural(len(replicas), "replica", "replicas"))
 	}
 	for _, r := range replicas {
-		if share := tx.Share(r.Share); share.Active == r.ID && len(slices.Collect(tx.ReplicasOf(share.ID))) > 1 {
+		share := tx.Share(r.Share)
+		switch {
+		case share.Active != r.ID || tx.otherThan(r) == nil:
+		case share.Status == cairn.StatusCreating:
+			return "", cause(cairn.ErrPrecondition, "node %s: %s is being created there; delete it first", node.Name, share.Ref())
+		case share.Status == cairn.StatusAvailable:
 			return "", cause(cairn.ErrPrecondition, "node %s: has the active replica of %s; promote another one first", node.Name, share.Ref())
 		}
 	}
@@ -193,13 +212,21 @@ func (c *RemoveNode) apply(tx *Tx) (string, error) {
 
 // lose forgets a replica with its node, and the share if that was its last copy.
 func (tx *Tx) lose(r *cairn.Replica, node *cairn.Node) error {
-	share := *tx.Share(r.Share)
-	if len(slices.Collect(tx.ReplicasOf(share.ID))) > 1 {
-		tx.dropReplica(&share, r)
+	if other := tx.otherThan(r); other != nil {
+		if share := tx.Share(r.Share); share.Active == r.ID { // of a share that is being deleted: it has an active one to its end
+			tx.lead(share, other, cairn.Keep{})
+		} else if tx.promotes(r) {
+			tx.callOff(tx.Task(share.ID), cairn.TaskFailed, cairn.Fault{
+				Code: cairn.FaultNodeDown, At: tx.meta.At, Message: "node " + node.Name + ", which it was to go to, was removed",
+			})
+		}
+		share := tx.Share(r.Share)
+		tx.dropReplica(share, tx.Replica(r.ID))
 		tx.event("replica.lost", share.Project, r.Ref(), "replica of share %s lost with node %s", share.Name, node.Name)
-		tx.settleSnapshots(&share)
+		tx.without(share)
 		return nil
 	}
+	share := *tx.Share(r.Share)
 	if share.Status != cairn.StatusDeleting {
 		if err := become(share.Ref(), &share.Status, cairn.StatusDeleting); err != nil {
 			return err
@@ -208,5 +235,15 @@ func (tx *Tx) lose(r *cairn.Replica, node *cairn.Node) error {
 	tx.dropShare(&share)
 	tx.event("share.lost", share.Project, share.Ref(), "share %s (%s) lost: its only replica was on node %s",
 		share.Name, cairn.FormatSize(share.Size), node.Name)
+	return nil
+}
+
+// otherThan returns another replica of the same share, or nil.
+func (tx *Tx) otherThan(r *cairn.Replica) *cairn.Replica {
+	for other := range tx.ReplicasOf(r.Share) {
+		if other.ID != r.ID {
+			return other
+		}
+	}
 	return nil
 }

@@ -86,7 +86,11 @@ func renderWork(v *View, c Change) string {
 		return line(v.replicas.get(c.Key), renderReplica)
 	case TableSnapshots:
 		return line(v.snapshots.get(c.Key), func(s *cairn.Snapshot) string {
-			return fmt.Sprintf("snapshot %s %s of %s #%d %s %s%s", s.ID, s.Name, s.Share, s.Order, cairn.FormatSize(s.Size), s.Status, renderFault(s.Fault))
+			diverged := ""
+			if s.Diverged {
+				diverged = " diverged"
+			}
+			return fmt.Sprintf("snapshot %s %s of %s #%d %s %s%s%s", s.ID, s.Name, s.Share, s.Order, cairn.FormatSize(s.Size), s.Status, diverged, renderFault(s.Fault))
 		})
 	case TableInstances:
 		return line(v.instances.get(c.Key), func(i *cairn.SnapshotInstance) string {
@@ -98,7 +102,11 @@ func renderWork(v *View, c Change) string {
 		})
 	case TableTasks:
 		return line(v.tasks.get(c.Key), func(t *cairn.Task) string {
-			return fmt.Sprintf("task %s of %s: %s %s%s", t.ID, t.Share, t.Kind, t.State, renderFault(t.Fault))
+			to := ""
+			if t.Replica != "" {
+				to = " of " + string(t.Replica)
+			}
+			return fmt.Sprintf("task %s of %s: %s%s %s%s", t.ID, t.Share, t.Kind, to, t.State, renderFault(t.Fault))
 		})
 	case TableEvents:
 		return line(v.events.get(c.Key), func(e *cairn.Event) string { return fmt.Sprintf("%d %s: %s", e.Seq, e.Kind, e.Message) })
@@ -146,6 +154,14 @@ func renderType(t *cairn.ShareType) string {
 			text += " " + flag.name
 		}
 	}
+	for _, word := range []string{string(t.Replication), string(t.Failover)} {
+		if word != "" {
+			text += " " + word
+		}
+	}
+	if t.MaxRPO > 0 {
+		text += fmt.Sprintf(" max_rpo=%ds", t.MaxRPO/second)
+	}
 	return text
 }
 
@@ -157,16 +173,44 @@ func renderShare(v *View, s *cairn.Share) string {
 	return text + renderFault(s.Fault)
 }
 
+// renderReplica leaves out role, state and epoch of a replica that has always been active.
 func renderReplica(r *cairn.Replica) string {
-	text := fmt.Sprintf("replica %s in %s generation %d: wants %s %s", r.ID, r.Pool, r.Generation, r.Want.Presence, cairn.FormatSize(r.Want.Size))
-	for _, more := range []struct{ what, value string }{
+	text := fmt.Sprintf("replica %s in %s ", r.ID, r.Pool)
+	switch {
+	case r.Role != cairn.RoleActive:
+		text += fmt.Sprintf("%s %s epoch %d ", r.Role, r.State, r.Epoch)
+	case r.State != cairn.ReplicaActive:
+		text += fmt.Sprintf("ACTIVE BUT %s ", r.State)
+	case r.Epoch > 1:
+		text += fmt.Sprintf("%s epoch %d ", r.Role, r.Epoch)
+	}
+	text += fmt.Sprintf("generation %d: wants %s %s", r.Generation, r.Want.Presence, cairn.FormatSize(r.Want.Size))
+	sealed := ""
+	if r.Want.Sealed {
+		sealed = "and a last sync point"
+	}
+	text += renderMore([]more{
 		{"cloned from", string(r.Want.Source)}, {"adopting", r.Want.Adopt}, {"reverted to", string(r.Want.Revert)}, {"left as", r.Want.Release},
-	} {
-		if more.value != "" {
-			text += " " + more.what + " " + more.value
+		{"sealed", sealed}, {"synced to", string(r.Want.SyncTo)}, {"keep", string(r.Want.Keep.Snapshot)}, {"of what follows", string(r.Want.Keep.Base)},
+	})
+	text += fmt.Sprintf("; has %s %s", r.Have.Presence, cairn.FormatSize(r.Have.Size))
+	text += renderMore([]more{{"sealed at", string(r.Have.Sealed)}, {"synced to", string(r.Have.Synced)}, {"kept", string(r.Have.Kept)}})
+	if r.Have.Diverged {
+		text += " diverged"
+	}
+	return text + renderFault(r.Have.Fault)
+}
+
+// more is a part of a row that is named only if it is set.
+type more struct{ what, value string }
+
+func renderMore(parts []more) (text string) {
+	for _, m := range parts {
+		if m.value != "" {
+			text += " " + m.what + " " + m.value
 		}
 	}
-	return text + fmt.Sprintf("; has %s %s", r.Have.Presence, cairn.FormatSize(r.Have.Size)) + renderFault(r.Have.Fault)
+	return text
 }
 
 // show lists all rows, or those of the tables that are named.

@@ -1,7 +1,8 @@
 package fsm
 
 import (
-	"strconv"
+	"fmt"
+	"slices"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -76,7 +77,8 @@ func (c *ReportReplica) apply(tx *Tx) (string, error) {
 	r.replica.Have = c.Have
 	r.replica.Have.Generation = c.Generation
 	r.replica.Have.Fault = tx.since(replica.Have.Fault, c.Have.Fault)
-	put(tx, tx.replicas, &r.replica)
+	found := r.replica // rows are never changed: the working copy is
+	put(tx, tx.replicas, &found)
 	for i := range c.Snapshots {
 		if err := r.settleInstance(&c.Snapshots[i]); err != nil {
 			return "", err
@@ -88,12 +90,12 @@ func (c *ReportReplica) apply(tx *Tx) (string, error) {
 	if err := r.created(); err != nil {
 		return "", err
 	}
+	r.kept()
 	r.reverted()
 	r.settleTask()
 	r.settleRules()
-	r.kept()
 	r.finish()
-	tx.settleState(r.replica.ID, c.Have.InSync)
+	tx.settleState(r.replica.ID, c.Have.InSync && replica.Want.Keep == (cairn.Keep{}))
 	tx.advancePromotion(r.share.ID)
 	return string(c.Replica), nil
 }
@@ -123,6 +125,14 @@ func (c *ReportReplica) check() error {
 			return cause(cairn.ErrInvalid, "replica %s: snapshot %s: presence %q: want present or absent", c.Replica, s.Snapshot, s.Have)
 		}
 	}
+	for _, id := range []cairn.SnapshotID{c.Have.Sealed, c.Have.Synced, c.Have.Kept} {
+		if id == "" {
+			continue
+		}
+		if err := checkID(cairn.KindSnapshot, id); err != nil {
+			return fmt.Errorf("replica %s: %w", c.Replica, err)
+		}
+	}
 	return nil
 }
 
@@ -138,25 +148,10 @@ func (r *report) gone() bool {
 	if r.replica.Want.Presence == cairn.Present || have.Presence == cairn.Present || !have.Fault.Healthy() {
 		return false
 	}
-	if r.share.Status != cairn.StatusDeleting {
-		r.forget(&r.share, &r.replica)
-		return true
+	if r.share.Active == r.replica.ID {
+		return r.bury(&r.share)
 	}
-	for other := range r.ReplicasOf(r.share.ID) {
-		if other.Have.Presence == cairn.Present || !other.Have.Fault.Healthy() || !other.Settled() {
-			if r.share.Active != r.replica.ID {
-				r.dropReplica(&r.share, &r.replica)
-				return true
-			}
-			return false
-		}
-	}
-	r.dropShare(&r.share)
-	if have.Presence == cairn.Released {
-		r.event("share.unmanaged", r.share.Project, r.share.Ref(), "share %s is not managed any more; its data stays as %q", r.share.Name, r.replica.Want.Release)
-	} else {
-		r.event("share.deleted", r.share.Project, r.share.Ref(), "share %s is gone", r.share.Name)
-	}
+	r.forget(&r.share, &r.replica)
 	return true
 }
 
@@ -183,83 +178,68 @@ func (r *report) settleTask() {
 	if !task.Running() {
 		return
 	}
-	have := &r.replica.Have
 	switch {
 	case r.share.Status != cairn.StatusAvailable:
-	case task.Kind == cairn.TaskShrink && have.Fault.Code == cairn.FaultDataLoss:
+	case task.Kind == cairn.TaskShrink && r.replica.Have.Fault.Code == cairn.FaultDataLoss:
 		r.refuseShrink(task)
 		return
 	case task.Kind == cairn.TaskPromote: // advancePromotion's
-	case !r.served():
 	case task.Kind == cairn.TaskRevert:
-		if r.replica.ID == r.share.Active && !r.wants && r.replica.Settled() {
+		if r.replica.ID == r.share.Active && r.served() && r.replica.Want.Revert == "" && !r.wants {
 			r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
 			r.event("share.reverted", r.share.Project, r.share.Ref(), "share %s is back at snapshot %s", r.share.Name, r.Snapshot(task.Snapshot).Name)
 			return
 		}
-	case r.everywhere(func(replica *cairn.Replica) bool { return replica.Have.Size == replica.Want.Size }):
-		r.resized(task)
+	case r.everywhere(&r.share):
+		r.resized(&r.share, task)
 		return
 	}
 	row := *task
-	row.Fault = r.since(task.Fault, have.Fault)
+	row.Fault = r.since(task.Fault, r.taskFault(&r.share, task))
 	put(r.Tx, r.tasks, &row)
 }
 
-// everywhere reports whether something holds for the active replica and for all others that are there and whose node is
-// up. One that comes back later learns what is wanted then.
-func (r *report) everywhere(holds func(*cairn.Replica) bool) bool {
-	for replica := range r.ReplicasOf(r.share.ID) {
-		away := replica.Have.Presence != cairn.Present || r.Node(replica.Node).State == cairn.NodeDown
-		if (replica.ID == r.share.Active || !away) && !holds(replica) {
-			return false
-		}
-	}
-	return true
-}
-
 // reverted takes the wish back from a replica whose data is back, so that it may be served again. Who waits for the task
-// waits for the next report, and finds the share served.
+// waits for the next report, and finds the share served. What is to be kept is kept first.
 func (r *report) reverted() {
-	if r.replica.Want.Revert != "" && r.served() {
+	if r.replica.Want.Revert != "" && r.served() && r.replica.Want.Keep == (cairn.Keep{}) {
 		r.replica.Want.Revert, r.wants = "", true
+		if !r.Task(r.share.ID).Running() {
+			r.event("share.taken_over", r.share.Project, r.share.Ref(), "share %s goes on at node %s", r.share.Name, r.Node(r.replica.Node).Name)
+		}
 	}
 }
 
 // kept takes the wish back to put aside what no other replica has, and makes a snapshot of what was: listed, mounted, cloned
-// and deleted like any other.
+// and deleted like any other. It takes quota, but is never refused for lack of it.
 func (r *report) kept() {
 	keep, have := r.replica.Want.Keep, r.replica.Have
-	if keep == (cairn.Keep{}) || have.Kept != keep.Snapshot {
+	if keep == (cairn.Keep{}) || have.Kept != keep.Snapshot || r.Snapshot(keep.Snapshot) != nil {
 		return
 	}
 	r.replica.Want.Keep, r.wants = cairn.Keep{}, true
-	if !have.Diverged || r.Snapshot(keep.Snapshot) != nil {
+	if !have.Diverged {
 		return
 	}
 	row := cairn.Snapshot{
-		ID: keep.Snapshot, Share: r.share.ID, Project: r.share.Project, Name: "diverged-" + strconv.FormatUint(r.replica.Epoch, 10),
-		Status: cairn.StatusAvailable, Diverged: true, CreatedAt: r.meta.At, Order: 1,
+		ID: keep.Snapshot, Share: r.share.ID, Project: r.share.Project, Name: r.divergedName(), Size: r.share.Size,
+		Status: cairn.StatusAvailable, Diverged: true, CreatedAt: r.meta.At, Order: r.nextOrder(r.share.ID),
 		Description: "written by an earlier active replica after " + string(keep.Base) + "; no other replica has it",
-	}
-	for old := range r.SnapshotsOf(r.share.ID) {
-		row.Order = old.Order + 1
 	}
 	put(r.Tx, r.snapshots, &row)
 	put(r.Tx, r.instances, &cairn.SnapshotInstance{Snapshot: row.ID, Replica: r.replica.ID, Want: cairn.Present, Have: cairn.Present})
-	r.giveBack(r.share.Project, cairn.Limits{Snapshots: -1})
+	r.use(row.Project, cairn.Limits{Snapshots: 1, SnapshotBytes: row.Size}, +1)
 	r.event("share.diverged", row.Project, row.Ref(), "share %s: node %s holds writes that no other replica has; they are kept as snapshot %s",
 		r.share.Name, r.Node(r.replica.Node).Name, row.Name)
 }
 
-// resized grants the size that was wanted. What a shrink frees is given back only now: until now it was in use.
-func (r *report) resized(task *cairn.Task) {
-	if freed := r.share.Size - task.Size; freed > 0 {
-		r.returnGrowth(&r.share, freed)
+// divergedName is free: a user may have taken the first one, and several replicas may answer in one epoch.
+func (r *report) divergedName() string {
+	name := fmt.Sprintf("diverged-%d", r.replica.Epoch)
+	for n := 2; r.SnapshotByName(r.share.ID, name) != nil; n++ {
+		name = fmt.Sprintf("diverged-%d-%d", r.replica.Epoch, n)
 	}
-	r.share.Size = task.Size
-	r.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
-	r.event("share."+resizeVerb[task.Kind].done, r.share.Project, r.share.Ref(), "share %s has %s", r.share.Name, cairn.FormatSize(r.share.Size))
+	return name
 }
 
 // refuseShrink ends a shrink that would lose data. The fault moves from the replica to the task: the share is as healthy as
@@ -267,16 +247,28 @@ func (r *report) resized(task *cairn.Task) {
 func (r *report) refuseShrink(task *cairn.Task) {
 	fault := r.replica.Have.Fault
 	r.endTask(task, cairn.TaskFailed, fault)
-	r.want(r.share.ID, func(w *cairn.ReplicaWant) { w.Size = r.share.Size })
-	r.replica = *r.Replica(r.replica.ID)
+	r.wantOfAll(func(w *cairn.ReplicaWant) { w.Size = r.share.Size })
 	r.replica.Have.Fault = cairn.Fault{}
 	r.event("share.shrink_refused", r.share.Project, r.share.Ref(), "share %s keeps %s: %s", r.share.Name, cairn.FormatSize(r.share.Size), fault.Message)
+}
+
+// wantOfAll is want, on the working copy of the replica and the rows of the others.
+func (r *report) wantOfAll(change func(*cairn.ReplicaWant)) {
+	for _, other := range slices.Collect(r.ReplicasOf(r.share.ID)) {
+		if other.ID != r.replica.ID {
+			r.wantOf(other, change)
+		}
+	}
+	if change != nil {
+		change(&r.replica.Want)
+	}
+	r.wants = true
 }
 
 // finish writes the rows, with what is wanted next.
 func (r *report) finish() {
 	if r.handOver(&r.share) {
-		r.wants = true
+		r.wantOfAll(nil)
 	}
 	if r.wants {
 		r.replica.Generation++

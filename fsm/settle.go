@@ -24,7 +24,7 @@ func (r *report) settleInstance(have *SnapshotHave) error {
 	}
 	row := *old
 	row.Have, row.Locations, row.Fault = have.Have, have.Locations, r.since(old.Fault, have.Fault)
-	if snap.Status == cairn.StatusAvailable && row.Have != cairn.Present && row.Fault.Healthy() {
+	if snap.Status == cairn.StatusAvailable && row.Have != cairn.Present && row.Fault.Healthy() && (snap.Diverged || r.share.Active == r.replica.ID) {
 		row.Fault = r.since(old.Fault, cairn.Fault{Code: cairn.FaultMissing, Message: "snapshot is not on its replica any more"})
 	}
 	put(r.Tx, r.instances, &row)
@@ -36,7 +36,11 @@ func (tx *Tx) settleSnapshots(share *cairn.Share) {
 	for _, snap := range slices.Collect(tx.SnapshotsOf(share.ID)) {
 		if first(tx.InstancesOf(snap.ID)) == nil {
 			tx.dropSnapshot(snap)
-			tx.event("snapshot.deleted", snap.Project, snap.Ref(), "snapshot %s of share %s is gone", snap.Name, share.Name)
+			if snap.Status == cairn.StatusDeleting {
+				tx.event("snapshot.deleted", snap.Project, snap.Ref(), "snapshot %s of share %s is gone", snap.Name, share.Name)
+			} else {
+				tx.event("snapshot.lost", snap.Project, snap.Ref(), "snapshot %s of share %s is lost: no replica is left that has it", snap.Name, share.Name)
+			}
 			continue
 		}
 		if err := tx.settleSnapshot(share, snap); err != nil {
@@ -48,29 +52,38 @@ func (tx *Tx) settleSnapshots(share *cairn.Share) {
 // settleState derives the state of a standby from what its node says. It counts as in sync only with every snapshot that
 // anybody was told is there.
 func (tx *Tx) settleState(id cairn.ReplicaID, inSync bool) {
-	old := tx.Replica(id)
+	old, state := tx.Replica(id), cairn.ReplicaOutOfSync
 	if old == nil || old.Role != cairn.RoleStandby {
 		return
 	}
-	row := *old
-	row.State = cairn.ReplicaOutOfSync
-	if inSync && old.Have.Presence == cairn.Present && old.Have.Fault.Healthy() && old.Want.Keep == (cairn.Keep{}) &&
-		tx.Node(old.Node).State == cairn.NodeUp && tx.complete(id) {
-		row.State = cairn.ReplicaInSync
+	if inSync && tx.sound(old) {
+		state = cairn.ReplicaInSync
 	}
-	if row.State == old.State {
+	if state == old.State {
 		return
 	}
+	share := tx.Share(old.Share)
+	tx.event("replica."+string(state), share.Project, old.Ref(), "replica of share %s in pool %s is %s", share.Name, tx.poolLabel(tx.Pool(old.Pool)), state)
+	tx.stand(share, old, state)
+}
+
+// stand moves a standby to a state, with what depends on who is in sync.
+func (tx *Tx) stand(share *cairn.Share, old *cairn.Replica, state cairn.ReplicaState) {
+	row := *old
+	row.State = state
 	put(tx, tx.replicas, &row)
-	share := tx.Share(row.Share)
-	tx.event("replica."+string(row.State), share.Project, row.Ref(), "replica of share %s in pool %s is %s", share.Name, tx.poolLabel(tx.Pool(row.Pool)), row.State)
 	tx.settleSnapshots(share)
 }
 
-// complete reports whether a replica has every available snapshot that is wanted on it.
-func (tx *Tx) complete(id cairn.ReplicaID) bool {
-	for i := range tx.InstancesOn(id) {
-		if i.Want == cairn.Present && i.Have != cairn.Present && tx.Snapshot(i.Snapshot).Status == cairn.StatusAvailable {
+// sound reports whether a standby that is up to date may count as in sync: it is there and stays, it is reachable, and it has
+// every available snapshot that the active one feeds it with.
+func (tx *Tx) sound(r *cairn.Replica) bool {
+	if r.Want.Presence != cairn.Present || r.Have.Presence != cairn.Present || !r.Have.Fault.Healthy() || tx.Node(r.Node).State != cairn.NodeUp {
+		return false
+	}
+	for i := range tx.InstancesOn(r.ID) {
+		snap := tx.Snapshot(i.Snapshot)
+		if i.Want == cairn.Present && i.Have != cairn.Present && snap.Status == cairn.StatusAvailable && !snap.Diverged {
 			return false
 		}
 	}
@@ -114,16 +127,18 @@ func (tx *Tx) settleSnapshot(share *cairn.Share, old *cairn.Snapshot) error {
 }
 
 // settleRules settles the changes of access rules that the node has answered for: the report is about the newest generation, so it
-// is about all of them. A report that says that the replica is not served says nothing of rules.
+// is about all of them. A report that says that the replica is not served says nothing of rules, and neither does one of
+// before it is served again.
 func (r *report) settleRules() {
-	if r.share.Active != r.replica.ID || !r.served() {
+	if !r.served() || r.wants {
 		return
 	}
 	for _, rule := range slices.Collect(r.allRulesOf(r.share.ID)) {
-		to := accessTo{&r.share, r.Snapshot(rule.Snapshot)}
-		if r.c.RuleFault.Healthy() {
+		switch to := (accessTo{&r.share, r.Snapshot(rule.Snapshot)}); {
+		case r.server(to) != r.replica.ID:
+		case r.c.RuleFault.Healthy():
 			r.enforced(to, rule)
-		} else {
+		default:
 			r.notEnforced(to, rule)
 		}
 	}

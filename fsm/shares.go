@@ -310,7 +310,7 @@ func (c *DeleteShare) apply(tx *Tx) (string, error) {
 		return "", err
 	}
 	put(tx, tx.shares, &row)
-	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Presence = cairn.Absent })
+	tx.want(c.ID, func(w *cairn.ReplicaWant) { w.Presence, w.Keep = cairn.Absent, cairn.Keep{} })
 	tx.event("share.deleting", row.Project, row.Ref(), "share %s is being deleted", row.Name)
 	return string(c.ID), nil
 }

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/cairn-storage/cairn"
@@ -44,16 +45,16 @@ func (c *CreateSnapshot) apply(tx *Tx) (string, error) {
 	if err := tx.charge(share.Project, cairn.Limits{Snapshots: 1, SnapshotBytes: share.Size}); err != nil {
 		return "", err
 	}
-	row.Project, row.Size, row.Status, row.Fault, row.CreatedAt, row.Order = share.Project, share.Size, "", cairn.Fault{}, tx.meta.At, 1
-	row.Diverged = false
-	for old := range tx.SnapshotsOf(share.ID) {
-		row.Order = old.Order + 1
-	}
+	row.Project, row.Size, row.Status, row.Fault, row.CreatedAt = share.Project, share.Size, "", cairn.Fault{}, tx.meta.At
+	row.Order, row.Diverged = tx.nextOrder(share.ID), false
 	if err := become(row.Ref(), &row.Status, cairn.StatusCreating); err != nil {
 		return "", err
 	}
 	put(tx, tx.snapshots, &row)
 	for r := range tx.ReplicasOf(share.ID) {
+		if r.Want.Presence != cairn.Present {
+			continue
+		}
 		put(tx, tx.instances, &cairn.SnapshotInstance{Snapshot: row.ID, Replica: r.ID, Want: cairn.Present, Have: cairn.Absent})
 	}
 	tx.want(share.ID, nil)
@@ -72,6 +73,15 @@ func checkSnapshot(s *cairn.Snapshot) error {
 		return err
 	}
 	return checkMetadata(s.Metadata)
+}
+
+// nextOrder numbers a new snapshot of the share.
+func (tx *Tx) nextOrder(id cairn.ShareID) uint64 {
+	order := uint64(1)
+	for old := range tx.SnapshotsOf(id) {
+		order = old.Order + 1
+	}
+	return order
 }
 
 // newestSnapshot returns the share's snapshot with the highest Order, or nil. What an earlier active left does not count.
@@ -100,18 +110,17 @@ func (c *DeleteSnapshot) apply(tx *Tx) (string, error) {
 	if task := tx.Task(old.Share); task.Running() && task.Snapshot == c.ID {
 		return "", cause(cairn.ErrInUse, "%s: %s is being reverted to it", old.Ref(), tx.Share(old.Share).Ref())
 	}
-	if err := tx.deleteSnapshot(old); err != nil {
-		return "", err
-	}
+	tx.discard(old)
+	tx.want(old.Share, nil)
 	tx.event("snapshot.deleting", old.Project, old.Ref(), "snapshot %s is being deleted", old.Name)
 	return string(c.ID), nil
 }
 
-// deleteSnapshot wants a snapshot to be gone from every replica.
-func (tx *Tx) deleteSnapshot(old *cairn.Snapshot) error {
+// discard wants a snapshot away from all replicas. The caller raises their generation.
+func (tx *Tx) discard(old *cairn.Snapshot) {
 	row := *old
 	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
-		return err
+		panic(fmt.Errorf("fsm: %w", err)) // legal from both other states
 	}
 	put(tx, tx.snapshots, &row)
 	for _, i := range slices.Collect(tx.InstancesOf(row.ID)) {
@@ -119,6 +128,4 @@ func (tx *Tx) deleteSnapshot(old *cairn.Snapshot) error {
 		wanted.Want = cairn.Absent
 		put(tx, tx.instances, &wanted)
 	}
-	tx.want(row.Share, nil)
-	return nil
 }

@@ -53,7 +53,7 @@ func (s *story) run(d *datadriven.TestData) string {
 		return s.each(d, s.do)
 	case "setup":
 		return s.each(d, func(line string) string {
-			if out := s.do(line); strings.HasPrefix(out, "  refused") {
+			if out := s.do(line); strings.Contains(out, " refused: ") {
 				return out
 			}
 			return ""

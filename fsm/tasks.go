@@ -58,7 +58,7 @@ func (tx *Tx) endTask(old *cairn.Task, state cairn.TaskState, fault cairn.Fault)
 	put(tx, tx.tasks, &row)
 }
 
-// idle returns the share if it is available and no task holds its lock.
+// idle returns the share if it is available, its active replica has the data that it should have, and no task holds its lock.
 func (tx *Tx) idle(id cairn.ShareID) (*cairn.Share, error) {
 	s := tx.Share(id)
 	if s == nil {
@@ -69,6 +69,9 @@ func (tx *Tx) idle(id cairn.ShareID) (*cairn.Share, error) {
 	}
 	if s.Status != cairn.StatusAvailable {
 		return nil, cause(cairn.ErrPrecondition, "%s: is %s, not available", s.Ref(), s.Status)
+	}
+	if tx.Replica(s.Active).Want.Revert != "" { // without a task that says so: a failover
+		return nil, cause(cairn.ErrBusy, "%s: replica %s has not taken over completely", s.Ref(), s.Active)
 	}
 	return s, nil
 }
@@ -134,6 +137,67 @@ func (tx *Tx) returnGrowth(s *cairn.Share, growth int64) {
 	}
 }
 
+// waitsFor reports whether a resize waits for the replica: for the active one always, for others while they are there and
+// their node is up. One that comes back later learns what is wanted then.
+func (tx *Tx) waitsFor(s *cairn.Share, r *cairn.Replica) bool {
+	return r.ID == s.Active ||
+		r.Have.Presence == cairn.Present && r.Want.Presence == cairn.Present && tx.Node(r.Node).State == cairn.NodeUp
+}
+
+// everywhere reports whether the share is served, and all replicas that a resize waits for have the size.
+func (tx *Tx) everywhere(s *cairn.Share) bool {
+	if have := tx.Replica(s.Active).Have; have.Presence != cairn.Present || !have.Fault.Healthy() {
+		return false
+	}
+	for r := range tx.ReplicasOf(s.ID) {
+		if tx.waitsFor(s, r) && r.Have.Size != r.Want.Size {
+			return false
+		}
+	}
+	return true
+}
+
+// settleResize ends a resize that has waited for a replica which does not count any more.
+func (tx *Tx) settleResize(id cairn.ShareID) {
+	task := tx.Task(id)
+	if !task.Running() || task.Kind != cairn.TaskExtend && task.Kind != cairn.TaskShrink {
+		return
+	}
+	row := *tx.Share(id)
+	if !tx.everywhere(&row) {
+		return
+	}
+	tx.resized(&row, task)
+	put(tx, tx.shares, &row)
+	if tx.handOver(&row) {
+		tx.want(id, nil)
+	}
+}
+
+// resized grants the size that was wanted. What a shrink frees is given back only now: until now it was in use.
+func (tx *Tx) resized(share *cairn.Share, task *cairn.Task) {
+	if freed := share.Size - task.Size; freed > 0 {
+		tx.returnGrowth(share, freed)
+	}
+	share.Size = task.Size
+	tx.endTask(task, cairn.TaskSucceeded, cairn.Fault{})
+	tx.event("share."+resizeVerb[task.Kind].done, share.Project, share.Ref(), "share %s has %s", share.Name, cairn.FormatSize(share.Size))
+}
+
+// taskFault is what keeps a task from getting on: a fault of a replica that it waits for, the active one's first.
+func (tx *Tx) taskFault(s *cairn.Share, t *cairn.Task) cairn.Fault {
+	if fault := tx.Replica(s.Active).Have.Fault; !fault.Healthy() {
+		return fault
+	}
+	for r := range tx.ReplicasOf(s.ID) {
+		resizes := (t.Kind == cairn.TaskExtend || t.Kind == cairn.TaskShrink) && tx.waitsFor(s, r)
+		if (resizes || t.Replica == r.ID) && !r.Have.Fault.Healthy() {
+			return r.Have.Fault
+		}
+	}
+	return cairn.Fault{}
+}
+
 func (c *RevertShare) apply(tx *Tx) (string, error) {
 	if err := checkID(cairn.KindTask, c.Task); err != nil {
 		return "", err
@@ -153,6 +217,8 @@ func (c *RevertShare) apply(tx *Tx) (string, error) {
 		return "", err
 	}
 	switch newest := tx.newestSnapshot(c.ID); {
+	case snap.Diverged:
+		return "", cause(cairn.ErrPrecondition, "%s: snapshot %s is not on the active replica; make a share from it", share.Ref(), snap.Name)
 	case newest.ID != snap.ID:
 		return "", cause(cairn.ErrPrecondition, "%s: only the newest snapshot can be reverted to, and that is %s (%s), not %s",
 			share.Ref(), newest.Name, newest.Status, snap.Name)

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -58,6 +59,7 @@ var verbs = map[string]func(*story, *args) Command{
 		return &CreateType{cairn.ShareType{
 			Name: a.at(0), Format: cairn.Format(a.value("format", "files")), Driver: a.value("driver", ""),
 			Replication: cairn.ReplicationType(a.value("replication", "")), Failover: cairn.FailoverPolicy(a.value("failover", "")),
+			MaxRPO:    a.number("max-rpo") * second,
 			Snapshots: a.flag("snapshots"), Clone: a.flag("clone"), Revert: a.flag("revert"), MountSnapshots: a.flag("mount"),
 			Specs: a.under("spec"),
 		}}
@@ -115,6 +117,49 @@ var verbs = map[string]func(*story, *args) Command{
 	},
 	"report":  (*story).report,
 	"reports": (*story).reports,
+	"add-replica": func(s *story, a *args) Command {
+		return &AddReplica{cairn.ShareID(a.at(0)), Placement{cairn.ReplicaID(a.at(1)), cairn.PoolID(a.at(2))}}
+	},
+	"remove-replica": func(s *story, a *args) Command {
+		return &RemoveReplica{cairn.ReplicaID(a.at(0)), a.flag("force")}
+	},
+	"resync": func(s *story, a *args) Command { return &ResyncReplica{cairn.ReplicaID(a.at(0))} },
+	"promote": func(s *story, a *args) Command {
+		return &PromoteShare{cairn.ShareID(a.at(0)), cairn.ReplicaID(a.at(1)), s.task(a)}
+	},
+	"failover": (*story).failover,
+}
+
+// failover reads "share:replica", with options such as ":sync~y1:window~3:keep~k1:epoch~2:forced". The epoch is by default
+// the share's: what a leader that has just asked would say.
+func (s *story) failover(a *args) Command {
+	c := &FailoverShares{}
+	for _, text := range a.pos {
+		parts := strings.Split(text, ":")
+		f := Failover{Share: cairn.ShareID(parts[0]), Replica: cairn.ReplicaID(parts[1]), Snapshot: "y1"}
+		if share := s.m.View().Share(f.Share); share != nil {
+			f.Epoch = s.m.View().Replica(share.Active).Epoch
+		}
+		f.Keep = cairn.SnapshotID("kept-by-" + string(f.Share) + "-" + countText(int64(f.Epoch)))
+		for _, option := range parts[2:] {
+			switch key, value, _ := strings.Cut(option, "~"); key {
+			case "sync":
+				f.Snapshot = cairn.SnapshotID(value)
+			case "window":
+				f.Window = a.size(value) * second
+			case "keep":
+				f.Keep = cairn.SnapshotID(value)
+			case "epoch":
+				f.Epoch = uint64(a.size(value))
+			case "forced":
+				f.Forced = true
+			default:
+				a.t.Fatalf("failover: no such option: %s", option)
+			}
+		}
+		c.Failovers = append(c.Failovers, f)
+	}
+	return c
 }
 
 func (s *story) task(a *args) cairn.TaskID {
@@ -152,8 +197,16 @@ func (s *story) createShare(a *args) Command {
 	if c.Adopt != "" {
 		c.Task = s.task(a)
 	}
-	if a.flag("twice") {
-		c.Replicas = append(c.Replicas, Placement{"r-second", "n1/fast"})
+	for i, pool := range strings.FieldsFunc(a.value("replicas", ""), func(r rune) bool { return r == ',' }) {
+		if i == 0 {
+			c.Replicas[0].Pool = cairn.PoolID(pool)
+			continue
+		}
+		id := fmt.Sprintf("%s-%d", c.Replicas[0].ID, i+1)
+		c.Replicas = append(c.Replicas, Placement{cairn.ReplicaID(id), cairn.PoolID(pool)})
+	}
+	if a.flag("nowhere") {
+		c.Replicas = nil
 	}
 	return c
 }
@@ -167,7 +220,9 @@ func (s *story) pools(a *args) Command {
 		pool := cairn.Pool{
 			ID: cairn.MakePoolID(node, parts[0]), Node: node, Name: parts[0], Driver: "dir", Total: a.size(parts[1]),
 			OverSubscriptionPercent: 100, Protocols: []cairn.Protocol{cairn.ProtocolWebDAV},
-			Capabilities: []cairn.Capability{cairn.CapAdopt, cairn.CapClone, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot, cairn.CapUsage},
+			Capabilities: []cairn.Capability{
+				cairn.CapAdopt, cairn.CapClone, cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot, cairn.CapUsage,
+			},
 		}
 		for _, option := range parts[2:] {
 			key, value, _ := strings.Cut(option, "~")
@@ -214,8 +269,14 @@ func (s *story) report(a *args) Command {
 	if url := a.value("url", ""); url != "" {
 		c.Have.Locations = []cairn.ExportLocation{{URL: url, Preferred: true}}
 	}
+	c.Have.InSync, c.Have.Diverged = a.flag("in-sync"), a.flag("diverged")
+	c.Have.Sealed, c.Have.Synced = cairn.SnapshotID(a.value("sealed", "")), cairn.SnapshotID(a.value("synced", ""))
+	c.Have.Kept = cairn.SnapshotID(a.value("kept", ""))
 	for _, word := range a.pos[2:] { // snapshot:presence[:fault]
 		parts := strings.SplitN(word, ":", 3)
+		if len(parts) == 1 {
+			continue // a flag
+		}
 		have := SnapshotHave{Snapshot: cairn.SnapshotID(parts[0]), Have: cairn.Presence(parts[1])}
 		if len(parts) == 3 {
 			have.Fault = faultFrom(parts[2])
