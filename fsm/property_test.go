@@ -1,7 +1,10 @@
 package fsm
 
 import (
+	"cmp"
 	"fmt"
+	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -16,31 +19,160 @@ import (
 // the rows say.
 func TestAnyHistory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		h := &history{T: t, a: smallMachine(t), b: smallMachine(t)}
-		for range rapid.IntRange(1, 120).Draw(t, "length") {
+		h := &history{T: t, a: fleetMachine(t), b: fleetMachine(t)}
+		for range rapid.IntRange(60, 240).Draw(t, "length") {
 			h.step()
+			checkReplication(t, h.a.View())
 		}
 		checkState(t, h.a)
 		if recomputed(h.b.View()) != h.a.View().Digest() {
 			t.Error("the second machine has other rows")
 		}
+		settles(t, h.a)
 	})
+}
+
+// fleetMachine is smallMachine with three nodes and a type whose shares may have replicas.
+func fleetMachine(t rapid.TB) *Machine {
+	m := smallMachine(t)
+	for _, n := range []cairn.NodeID{"n2", "n3"} {
+		token := cairn.TokenID("k-" + n)
+		apply(t, m, &CreateJoinToken{cairn.JoinToken{ID: token, Node: n, Name: string(n), SecretHash: hashOf("s"), ExpiresAt: 1 << 40}})
+		apply(t, m, &ConsumeJoinToken{ID: token, SecretHash: hashOf("s"), KeyHash: hashOf("k")})
+		apply(t, m, &RegisterNode{cairn.Node{ID: n, Name: string(n), Address: "a", CommandVersion: 1}})
+		apply(t, m, &RegisterPools{Node: n, Pools: []cairn.Pool{bigPool(n, "fast"), bigPool(n, "slow")}})
+	}
+	apply(t, m, &CreateType{cairn.ShareType{
+		Name: "twin", Format: cairn.FormatFiles, Replication: cairn.ReplicationReadable, Failover: cairn.FailoverAuto,
+		Snapshots: true, Clone: true, Revert: true, MountSnapshots: true,
+	}})
+	apply(t, m, &DeleteSnapshot{ID: "p1"})
+	tell(t, m, honest(m.View(), m.View().Replica("r-s1")))
+	apply(t, m, &DeleteShare{ID: "s1"})
+	tell(t, m, honest(m.View(), m.View().Replica("r-s1")))
+	twin := createShare("s1", 1<<30)
+	twin.Share.Type = "twin"
+	twin.Replicas = append(twin.Replicas, Placement{"r-s1-2", "n2/fast"}, Placement{"r-s1-3", "n3/fast"})
+	apply(t, m, twin)
+	for _, id := range []cairn.ReplicaID{"r-s1", "r-s1-2", "r-s1-3"} {
+		tell(t, m, honest(m.View(), m.View().Replica(id)))
+	}
+	return m
+}
+
+// settles lets every node come back and answer honestly, as their actors do: when its rows are not as it finds things, or when
+// it is asked anew. However the history went, that must bring everything to an end.
+func settles(t rapid.TB, m *Machine) {
+	for n := range m.View().Nodes() {
+		apply(t, m, &SetNodeState{Node: n.ID, State: cairn.NodeUp})
+	}
+	for range 100 {
+		quiet := true
+		for r := range m.View().Replicas() {
+			if r = m.View().Replica(r.ID); r == nil {
+				continue
+			}
+			if c := honest(m.View(), r); news(m.View(), r, c) {
+				quiet = false
+				tell(t, m, c)
+			}
+		}
+		if quiet {
+			break
+		}
+	}
+	checkState(t, m)
+	checkSettled(t, m.View())
+}
+
+// news reports whether an actor would send the report: an answer that says nothing new is not sent.
+func news(v *View, r *cairn.Replica, c *ReportReplica) bool {
+	found := c.Have
+	found.Generation, found.Fault, found.Diverged = r.Generation, cairn.Fault{}, r.Have.Diverged
+	found.Kept = cmp.Or(found.Kept, r.Have.Kept)
+	if !reflect.DeepEqual(r.Have, found) {
+		return true
+	}
+	for _, s := range c.Snapshots {
+		if i := v.Instance(s.Snapshot, r.ID); i.Have != s.Have || s.Have == cairn.Absent || !i.Fault.Healthy() {
+			return true
+		}
+	}
+	for rule := range v.allRulesOf(r.Share) {
+		server := (&Tx{View: v}).server(accessTo{v.Share(r.Share), v.Snapshot(rule.Snapshot)})
+		if server == r.ID && slices.Contains([]cairn.RuleState{cairn.RuleApplying, cairn.RuleUpdating, cairn.RuleDenying}, rule.State) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkSettled looks for what waits for somebody who has nothing more to say.
+func checkSettled(t rapid.TB, v *View) {
+	for s := range v.Shares("") {
+		if task := v.Task(s.ID); s.Status != cairn.StatusAvailable || task.Running() {
+			t.Errorf("share %s is %s with task %+v", s.ID, s.Status, task)
+		}
+	}
+	for r := range v.Replicas() {
+		w := r.Want
+		if w.Presence != cairn.Present || w.Sealed || w.SyncTo != "" || w.Revert != "" || w.Keep != (cairn.Keep{}) || r.State == cairn.ReplicaOutOfSync {
+			t.Errorf("replica %s is %s and wants %+v", r.ID, r.State, w)
+		}
+	}
+	for s := range v.Snapshots("") {
+		if s.Status != cairn.StatusAvailable || !s.Fault.Healthy() {
+			t.Errorf("snapshot %s is %s: %+v", s.ID, s.Status, s.Fault)
+		}
+	}
+	for r := range v.rules.all("") {
+		if r.State != cairn.RuleActive && r.State != cairn.RuleError {
+			t.Errorf("rule %s is %s", r.ID, r.State)
+		}
+	}
+}
+
+func tell(t rapid.TB, m *Machine, c *ReportReplica) {
+	t.Helper()
+	apply(t, m, c)
+}
+
+// honest is what a node reports of a replica that has become what is wanted.
+func honest(v *View, r *cairn.Replica) *ReportReplica {
+	c := &ReportReplica{Node: r.Node, Replica: r.ID, Generation: r.Generation, Epoch: r.Epoch}
+	c.Have = cairn.ReplicaHave{Presence: r.Want.Presence, Size: r.Want.Size, Kept: r.Want.Keep.Snapshot}
+	if r.Want.Sealed {
+		c.Have.Sealed = "sealed-" + cairn.SnapshotID(r.ID)
+	}
+	if r.Role == cairn.RoleStandby {
+		c.Have.InSync, c.Have.Synced = true, r.Want.SyncTo
+	}
+	for i := range v.InstancesOn(r.ID) {
+		if i.Have != i.Want || i.Want == cairn.Absent || !i.Fault.Healthy() {
+			c.Snapshots = append(c.Snapshots, SnapshotHave{Snapshot: i.Snapshot, Have: i.Want})
+		}
+	}
+	return c
 }
 
 // history draws commands over a few identifiers, so that they get in each other's way.
 type history struct {
 	*rapid.T
-	a, b *Machine
-	n    int
+	a, b   *Machine
+	n      int
+	choose *rand.Rand
 }
 
+// step draws one number and takes everything else from it: rapid prefers small numbers, and would make most choices alike.
 func (h *history) step() {
 	h.n++
+	h.choose = rand.New(rand.NewPCG(rapid.Uint64().Draw(h.T, "choices"), uint64(h.n)))
 	meta := Meta{At: int64(h.n), Actor: "user/alice"}
 	if h.chance(20) {
-		meta.Token = h.pick("token", "x", "y", "z")
+		meta.Token = h.pick("x", "y", "z")
 	}
 	c := h.command()
+	h.Logf("%d %T %+v", h.n, c, c)
 	data, err := Encode(meta, c)
 	if err != nil {
 		h.Fatal(err)
@@ -63,6 +195,21 @@ func (h *history) step() {
 	}
 	checkLife(h, before, after)
 	checkLimits(h, before, after)
+	checkKept(h, before, after)
+}
+
+// checkKept: what a replica was asked to put aside it is asked for until it has said that it did, or it is not to stay.
+func checkKept(t rapid.TB, before, after *View) {
+	for old := range before.Replicas() {
+		keep, now := old.Want.Keep, after.Replica(old.ID)
+		switch {
+		case keep == (cairn.Keep{}) || now == nil || now.Want.Presence != cairn.Present || now.Want.Keep == keep:
+		case now.Want.Keep != cairn.Keep{} || now.Have.Kept != keep.Snapshot:
+			t.Fatalf("replica %s was to keep %+v, but has %+v and is to keep %+v", old.ID, keep, now.Have, now.Want.Keep)
+		case now.Have.Diverged && after.Snapshot(keep.Snapshot) == nil:
+			t.Fatalf("replica %s has kept %s, which is no snapshot", old.ID, keep.Snapshot)
+		}
+	}
 }
 
 // checkLife holds every change of a share's status against the legal table, and every row that is gone.
@@ -83,13 +230,25 @@ func checkLife(t rapid.TB, before, after *View) {
 			if r.Generation < old.Generation || r.Generation == old.Generation && r.Want != old.Want {
 				t.Fatalf("replica %s: what is wanted has changed within generation %d", r.ID, r.Generation)
 			}
+			if r.Epoch < old.Epoch || r.Role != old.Role && r.Epoch == old.Epoch {
+				t.Fatalf("replica %s went from %s to %s, from epoch %d to %d", r.ID, old.Role, r.Role, old.Epoch, r.Epoch)
+			}
+		}
+	}
+	for old := range before.Snapshots("") {
+		now := after.Snapshot(old.ID)
+		if now == nil && old.Status == cairn.StatusAvailable && after.Share(old.Share) != nil && !old.Diverged {
+			t.Fatalf("snapshot %s was available, and is gone", old.ID)
 		}
 	}
 }
 
-// checkLimits: nothing that grew may have grown beyond its limit.
+// checkLimits: nothing that grew may have grown beyond its limit, except by what an earlier active replica had left.
 func checkLimits(t rapid.TB, before, after *View) {
 	for p := range after.Projects() {
+		if slices.ContainsFunc(slices.Collect(after.Snapshots(p)), func(s *cairn.Snapshot) bool { return s.Diverged && before.Snapshot(s.ID) == nil }) {
+			continue
+		}
 		old, now, limits := used(before.Usage(p)), used(after.Usage(p)), after.Quota(p).Limits
 		for _, r := range resources {
 			limit := *r.of(&limits)
@@ -106,20 +265,20 @@ func checkLimits(t rapid.TB, before, after *View) {
 }
 
 func (h *history) chance(percent int) bool {
-	return rapid.IntRange(1, 100).Draw(h.T, "chance") <= percent
+	return h.choose.IntN(100) < percent
 }
 
-func (h *history) pick(what string, from ...string) string {
-	return rapid.SampledFrom(from).Draw(h.T, what)
+func (h *history) pick(from ...string) string {
+	return from[h.choose.IntN(len(from))]
 }
 
-func (h *history) share() cairn.ShareID { return cairn.ShareID(h.pick("share", "s1", "s2", "s3")) }
+func (h *history) share() cairn.ShareID { return cairn.ShareID(h.pick("s1", "s1", "s1", "s2", "s3")) }
 
 func (h *history) snapshot() cairn.SnapshotID {
-	return cairn.SnapshotID(h.pick("snapshot", "p1", "p2", "p3"))
+	return cairn.SnapshotID(h.pick("p1", "p2", "p3"))
 }
 
-func (h *history) size() int64 { return rapid.Int64Range(0, 5).Draw(h.T, "size") << 30 }
+func (h *history) size() int64 { return h.choose.Int64N(6) << 30 }
 
 func (h *history) id(prefix string) string { return fmt.Sprintf("%s%d", prefix, h.n) }
 
@@ -127,10 +286,13 @@ func (h *history) command() Command {
 	if h.chance(40) {
 		return h.report()
 	}
-	if h.chance(25) {
+	if h.chance(20) {
 		return h.fleet()
 	}
-	switch rapid.IntRange(0, 12).Draw(h.T, "command") {
+	if h.chance(35) {
+		return h.replication()
+	}
+	switch h.choose.IntN(16) {
 	case 0, 1:
 		return h.create()
 	case 2:
@@ -141,8 +303,8 @@ func (h *history) command() Command {
 		return &RevertShare{ID: h.share(), Snapshot: h.snapshot(), Task: cairn.TaskID(h.id("t"))}
 	case 6:
 		return &CancelTask{Share: h.share()}
-	case 7:
-		return &CreateSnapshot{cairn.Snapshot{ID: h.snapshot(), Share: h.share(), Name: h.pick("name", "m", "t")}}
+	case 7, 13, 14, 15:
+		return &CreateSnapshot{cairn.Snapshot{ID: h.snapshot(), Share: h.share(), Name: h.pick("m", "t")}}
 	case 8:
 		return &DeleteSnapshot{ID: h.snapshot()}
 	case 9:
@@ -157,9 +319,15 @@ func (h *history) command() Command {
 }
 
 func (h *history) create() Command {
-	c := createShare(h.pick("name", "s1", "s2", "s3"), h.size())
-	c.Share.Project = cairn.ProjectID(h.pick("project", "web", "api"))
-	c.Replicas[0].Pool = cairn.PoolID(h.pick("pool", "n1/fast", "n1/slow", "n2/fast"))
+	c := createShare(h.pick("s1", "s2", "s3"), h.size())
+	c.Share.Project = cairn.ProjectID(h.pick("web", "api"))
+	c.Replicas[0].Pool = h.pool()
+	if h.chance(60) {
+		c.Share.Type = "twin"
+		for n := range h.choose.IntN(3) {
+			c.Replicas = append(c.Replicas, Placement{cairn.ReplicaID(fmt.Sprintf("r-%s-%d", c.Share.ID, n+2)), h.pool()})
+		}
+	}
 	if h.chance(20) {
 		c.Share.Source = h.snapshot()
 	} else if h.chance(20) {
@@ -168,10 +336,48 @@ func (h *history) create() Command {
 	return c
 }
 
+func (h *history) pool() cairn.PoolID {
+	return cairn.PoolID(h.pick("n1/fast", "n1/slow", "n2/fast", "n3/fast"))
+}
+
+// replica is one that exists, mostly.
+func (h *history) replica(of cairn.ShareID) cairn.ReplicaID {
+	ids := []string{"r-none"}
+	for r := range h.a.View().ReplicasOf(of) {
+		ids = append(ids, string(r.ID), string(r.ID))
+	}
+	return cairn.ReplicaID(h.pick(ids...))
+}
+
+func (h *history) replication() Command {
+	share := h.share()
+	switch h.choose.IntN(10) {
+	case 0, 1:
+		id := cairn.ReplicaID(fmt.Sprintf("r-%s-%d", share, 2+h.choose.IntN(4)))
+		return &AddReplica{Share: share, Replica: Placement{id, h.pool()}}
+	case 2:
+		return &RemoveReplica{Replica: h.replica(share), Force: h.chance(50)}
+	case 3:
+		return &ResyncReplica{Replica: h.replica(share)}
+	case 4, 5, 6:
+		return &PromoteShare{Share: share, Replica: h.replica(share), Task: cairn.TaskID(h.id("t"))}
+	}
+	c := &FailoverShares{}
+	for range 1 + h.choose.IntN(2) {
+		f := Failover{Share: h.share(), Snapshot: "y", Keep: cairn.SnapshotID(h.id("kept")), Forced: h.chance(50)}
+		f.Replica = h.replica(f.Share)
+		if s := h.a.View().Share(f.Share); s != nil && h.chance(95) {
+			f.Epoch = h.a.View().Replica(s.Active).Epoch
+		}
+		c.Failovers = append(c.Failovers, f)
+	}
+	return c
+}
+
 func (h *history) rule() cairn.AccessRule {
 	r := cairn.AccessRule{
-		ID: cairn.RuleID(h.id("a")), Share: h.share(), Kind: cairn.AccessIP, Who: h.pick("who", "10.0.0.1", "10.0.0.2", "::1"),
-		Level: cairn.AccessLevel(h.pick("level", "rw", "ro")),
+		ID: cairn.RuleID(h.id("a")), Share: h.share(), Kind: cairn.AccessIP, Who: h.pick("10.0.0.1", "10.0.0.2", "::1"),
+		Level: cairn.AccessLevel(h.pick("rw", "ro")),
 	}
 	if h.chance(30) {
 		r.Snapshot = h.snapshot()
@@ -180,16 +386,16 @@ func (h *history) rule() cairn.AccessRule {
 }
 
 func (h *history) fleet() Command {
-	node := cairn.NodeID(h.pick("node", "n1", "n2"))
-	switch rapid.IntRange(0, 7).Draw(h.T, "fleet") {
+	node := cairn.NodeID(h.pick("n1", "n2", "n3"))
+	switch h.choose.IntN(12) {
 	case 0:
-		return &CreateJoinToken{cairn.JoinToken{ID: "k", Node: "n2", Name: "n2", SecretHash: hashOf("s"), ExpiresAt: 1 << 40}}
+		return &CreateJoinToken{cairn.JoinToken{ID: "k", Node: node, Name: string(node), SecretHash: hashOf("s"), ExpiresAt: 1 << 40}}
 	case 1:
 		return &ConsumeJoinToken{ID: "k", SecretHash: hashOf("s"), KeyHash: hashOf("k")}
 	case 2:
 		return &RegisterNode{cairn.Node{ID: node, Name: string(node), Address: "a", CommandVersion: 1}}
-	case 3:
-		return &SetNodeState{Node: node, State: cairn.NodeState(h.pick("state", "up", "down"))}
+	case 3, 8, 9, 10, 11:
+		return &SetNodeState{Node: node, State: cairn.NodeState(h.pick("up", "down"))}
 	case 4:
 		return &DrainNode{Node: node, Draining: h.chance(50)}
 	case 5:
@@ -198,7 +404,7 @@ func (h *history) fleet() Command {
 		}
 		return &RemoveNode{Node: node, Force: h.chance(50)}
 	case 6:
-		return &SetQuota{cairn.Quota{Project: "web", Limits: cairn.Limits{Shares: 2, Bytes: h.size(), Snapshots: 2, SnapshotBytes: h.size()}}}
+		return &SetQuota{cairn.Quota{Project: "web", Limits: cairn.Limits{Shares: 2, Bytes: 8 * h.size(), Snapshots: 2, SnapshotBytes: 4 * h.size()}}}
 	}
 	c := &RegisterPools{Node: node, Pools: []cairn.Pool{bigPool(node, "fast"), bigPool(node, "slow")}}
 	c.Pools[1].Total = 4 << 30
@@ -210,26 +416,32 @@ func (h *history) fleet() Command {
 
 // report answers for a replica, mostly with what is wanted.
 func (h *history) report() Command {
-	c := &ReportReplica{Replica: cairn.ReplicaID("r-" + string(h.share()))}
-	r := h.a.View().Replica(c.Replica)
+	r := h.a.View().Replica(h.replica(h.share()))
 	if r == nil {
-		return c
+		return &ReportReplica{Replica: "r-none"}
 	}
-	c.Node, c.Generation, c.Epoch = r.Node, r.Generation, r.Epoch
-	c.Have = cairn.ReplicaHave{Presence: r.Want.Presence, Size: r.Want.Size}
+	c := honest(h.a.View(), r)
 	if h.chance(20) {
-		c.Have.Presence = cairn.Presence(h.pick("presence", "present", "absent", "released"))
-		c.Have.Fault = cairn.Fault{Code: cairn.FaultCode(h.pick("fault", "", "data_loss", "no_space")), Message: "m"}
+		c.Have.Presence = cairn.Presence(h.pick("present", "absent", "released"))
+		c.Have.Fault = cairn.Fault{Code: cairn.FaultCode(h.pick("", "data_loss", "no_space", "missing")), Message: "m"}
 	}
 	if h.chance(10) {
 		c.RuleFault = cairn.Fault{Code: cairn.FaultExport, Message: "m"}
 	}
-	if h.chance(10) {
+	if h.chance(5) {
 		c.Generation--
 	}
+	if h.chance(20) {
+		c.Have.InSync, c.Have.Synced, c.Have.Sealed, c.Have.Kept = h.chance(50), "", "", ""
+	}
+	c.Have.Diverged = h.chance(50)
+	c.Snapshots = nil
 	for i := range h.a.View().InstancesOn(r.ID) {
-		if h.chance(80) {
+		switch {
+		case h.chance(80):
 			c.Snapshots = append(c.Snapshots, SnapshotHave{Snapshot: i.Snapshot, Have: i.Want})
+		case h.chance(30):
+			c.Snapshots = append(c.Snapshots, SnapshotHave{Snapshot: i.Snapshot, Have: cairn.Absent})
 		}
 	}
 	return c
