@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"time"
@@ -24,6 +25,9 @@ type Config struct {
 	Seeds []string
 	// Free reports the free bytes of the node's pools; it is called with every heartbeat and must not block. May be nil.
 	Free func() map[cairn.PoolID]int64
+	// Duties are what else this node does while it leads the cluster. Each is run in a goroutine of its own when a term has
+	// begun, and its context ends with the term; the next term waits until it has returned.
+	Duties []func(ctx context.Context)
 	// Timing may be zero, which means DefaultTiming. It must be the same on all nodes.
 	Timing Timing
 	// Clock counts while the machine sleeps, Now is the wall clock; both are for tests to replace.

@@ -1,13 +1,17 @@
 package cluster_test
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/cluster/clustertest"
 	"github.com/cairn-storage/cairn/cluster/identity"
 )
@@ -90,4 +94,65 @@ func TestIssueUser(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestDuties: a duty runs on the leader and nowhere else, ends with the term, and the next term of the node waits for it.
+func TestDuties(t *testing.T) {
+	t.Parallel()
+	const nodes = 3
+	var running, begun [nodes]atomic.Int32
+	var slow atomic.Int32 // the node whose duty takes until release to end
+	slow.Store(-1)
+	release := make(chan struct{})
+	c := clustertest.New(t)
+	c.Configure = func(index int, config *cluster.Config) {
+		config.Duties = []func(context.Context){func(ctx context.Context) {
+			if n := running[index].Add(1); n != 1 {
+				t.Errorf("%d duties run on node %d", n, index)
+			}
+			begun[index].Add(1)
+			<-ctx.Done()
+			if slow.Load() == int32(index) {
+				<-release
+			}
+			running[index].Add(-1)
+		}}
+	}
+	free := sync.OnceFunc(func() { close(release) })
+	defer free() // nodes that are closed wait for their duties
+	c.Grow(nodes)
+	first := c.Leader()
+	here := c.Index(first)
+	slow.Store(int32(here))
+	c.WaitFor("the leader does its duty", func() bool { return running[here].Load() == 1 })
+	terms := begun[here].Load()
+	observer := c.Nodes[(here+1)%nodes]
+	elsewhere := func() *clustertest.Server {
+		for i, s := range c.Nodes {
+			if i != here && s.IsLeader() && running[i].Load() == 1 {
+				return s
+			}
+		}
+		return nil
+	}
+	// Under load, other elections may come between.
+	c.WaitFor("another node leads and does its duty", func() bool {
+		_ = first.TransferLeadership(t.Context(), "")
+		return elsewhere() != nil
+	})
+	before, elected := observer.Status().Term, uint64(0)
+	c.WaitFor("the first one is elected again", func() bool {
+		if s := elsewhere(); s != nil {
+			_ = s.TransferLeadership(t.Context(), first.Identity().Node)
+		}
+		status := observer.Status()
+		elected = status.Term
+		return status.Leader == first.Identity().Node && status.Term > before
+	})
+	// A leader whose term has begun would answer.
+	if _, err := observer.ReadView(t.Context()); err == nil && observer.Status().Term == elected || begun[here].Load() != terms {
+		t.Errorf("a term has begun while the duty of the one before it runs")
+	}
+	free()
+	c.WaitFor("it does its duty again", func() bool { return begun[here].Load() > terms })
 }

@@ -80,6 +80,9 @@ func (n *Node) runTerm(ctx context.Context) {
 	running.Go(func() { t.keepMembers(ctx) })
 	running.Go(func() { t.keepCheckpoints(ctx) })
 	running.Go(func() { every(ctx, time.Minute, func() { t.deleteTokens(ctx) }) })
+	for _, duty := range n.config.Duties {
+		running.Go(func() { duty(ctx) })
+	}
 	t.pilot.Start(ctx)
 	<-ctx.Done()
 	n.term.Store(nil)
