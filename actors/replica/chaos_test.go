@@ -169,7 +169,7 @@ func (h *havoc) takeOver() {
 		return
 	}
 	result, err := h.Apply(h.Context(), fsm.Meta{At: 1}, &fsm.FailoverShares{Failovers: []fsm.Failover{{
-		Share: fleetShare, Replica: best.Replica, Snapshot: best.Newest, Keep: cairn.SnapshotID(fmt.Sprint("kept-", h.count)),
+		Share: fleetShare, Replica: best.Replica, Epoch: active.Epoch, Snapshot: best.Newest, Keep: cairn.SnapshotID(fmt.Sprint("kept-", h.count)),
 	}}})
 	h.note("%s takes over from %s at %s: %v %v", best.Replica, active.ID, best.Newest, err, result.Each)
 	if result.Each[0] == nil {

@@ -239,7 +239,7 @@ func (f *fleet) failover(to cairn.ReplicaID, keep cairn.SnapshotID) {
 		f.Fatalf("%s knows nothing of itself: %+v", to, states)
 	}
 	result, err := f.Apply(f.Context(), fsm.Meta{At: 1}, &fsm.FailoverShares{Failovers: []fsm.Failover{{
-		Share: fleetShare, Replica: to, Snapshot: states[0].Newest, Window: int64(f.now.Sub(states[0].AsOf)), Keep: keep,
+		Share: fleetShare, Replica: to, Epoch: f.View().Replica(to).Epoch, Snapshot: states[0].Newest, Window: int64(f.now.Sub(states[0].AsOf)), Keep: keep,
 	}}})
 	if err != nil || result.Err != nil || result.Each[0] != nil {
 		f.Fatal(err, result.Err, result.Each)
