@@ -192,6 +192,11 @@ func (n *Node) Conn(_ context.Context, id cairn.NodeID) (*grpc.ClientConn, error
 	return n.peers.conn(id)
 }
 
+// Dial makes a connection to a peer that is the caller's own, for what would stand in the way of heartbeats on the shared one.
+func (n *Node) Dial(id cairn.NodeID, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return n.peers.open(id, options...)
+}
+
 // PoolFree is the free space of a pool by the newest heartbeat, at the leader; -1 if it is not known.
 func (n *Node) PoolFree(pool cairn.PoolID) int64 {
 	if t := n.term.Load(); t != nil {

@@ -64,7 +64,17 @@ func (p *peers) conn(id cairn.NodeID) (*grpc.ClientConn, error) {
 	if conn := p.conns[id]; conn != nil {
 		return conn, nil
 	}
-	conn, err := grpc.NewClient("passthrough:///"+string(id),
+	conn, err := p.open(id)
+	if err != nil {
+		return nil, err
+	}
+	p.conns[id] = conn
+	return conn, nil
+}
+
+// open makes a connection to a node, with options besides its own.
+func (p *peers) open(id cairn.NodeID, options ...grpc.DialOption) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient("passthrough:///"+string(id), append([]grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(p.identity.ClientConfig(identity.ProtocolGRPC, id))),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.dial(ctx, id) }),
 		grpc.WithConnectParams(grpc.ConnectParams{
@@ -72,11 +82,11 @@ func (p *peers) conn(id cairn.NodeID) (*grpc.ClientConn, error) {
 			MinConnectTimeout: dialTimeout,
 		}),
 		// Nothing is sent twice: whether the first attempt was carried out is for the caller to find out.
-		grpc.WithDisableRetry())
+		grpc.WithDisableRetry(),
+	}, options...)...)
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", id, err)
 	}
-	p.conns[id] = conn
 	return conn, nil
 }
 

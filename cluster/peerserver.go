@@ -26,8 +26,8 @@ type peerServer struct {
 	node *Node
 }
 
-// caller is the node that the connection's certificate proves.
-func caller(ctx context.Context) (cairn.NodeID, error) {
+// Caller is the node that the connection's certificate proves.
+func Caller(ctx context.Context) (cairn.NodeID, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return "", fmt.Errorf("caller: is not known: %w", cairn.ErrUnauthenticated)
@@ -45,7 +45,7 @@ func caller(ctx context.Context) (cairn.NodeID, error) {
 
 // member is the caller, if it is a member.
 func (s *peerServer) member(ctx context.Context) (cairn.NodeID, error) {
-	id, err := caller(ctx)
+	id, err := Caller(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -95,7 +95,7 @@ func (s *peerServer) ReadIndex(ctx context.Context, _ *peerv1.ReadIndexRequest) 
 // Heartbeat implements peerv1.PeerServiceServer. The term is looked up for every message: an answer is of the term in which
 // it was asked for, or there is none.
 func (s *peerServer) Heartbeat(stream grpc.BidiStreamingServer[peerv1.HeartbeatRequest, peerv1.HeartbeatResponse]) error {
-	id, err := caller(stream.Context())
+	id, err := Caller(stream.Context())
 	if err != nil {
 		return toStatus(err)
 	}
@@ -120,7 +120,7 @@ func (s *peerServer) Heartbeat(stream grpc.BidiStreamingServer[peerv1.HeartbeatR
 
 // Hello implements peerv1.PeerServiceServer. Any node may ask: a new one has no other way to find the leader.
 func (s *peerServer) Hello(ctx context.Context, _ *peerv1.HelloRequest) (*peerv1.HelloResponse, error) {
-	if _, err := caller(ctx); err != nil {
+	if _, err := Caller(ctx); err != nil {
 		return nil, toStatus(err)
 	}
 	leader, address := s.node.Leader()
@@ -132,7 +132,7 @@ func (s *peerServer) Hello(ctx context.Context, _ *peerv1.HelloRequest) (*peerv1
 // Announce implements peerv1.PeerServiceServer. Whether the node is, or may become, a member is the state machine's
 // decision.
 func (s *peerServer) Announce(ctx context.Context, request *peerv1.AnnounceRequest) (*peerv1.AnnounceResponse, error) {
-	id, err := caller(ctx)
+	id, err := Caller(ctx)
 	if err != nil {
 		return nil, toStatus(err)
 	}

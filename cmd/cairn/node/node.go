@@ -20,6 +20,7 @@ import (
 	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/webdav"
+	"github.com/cairn-storage/cairn/failover"
 	"github.com/cairn-storage/cairn/fsm"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 	"github.com/cairn-storage/cairn/rpc/server"
@@ -44,6 +45,8 @@ type Node struct {
 	waker     *waker
 	fencer    *replica.Fencer
 	free      *freeSpace
+	copies    *replicator
+	failover  *failover.Controller
 	grpc      *grpc.Server
 	http      *http.Server
 	port      net.Listener // of http
@@ -81,16 +84,25 @@ func Open(ctx context.Context, config Config, drivers map[string]OpenPool, logge
 	}
 	n.free = newFreeSpace(n.pools)
 	n.free.measure(ctx)
-	if n.member, err = openMember(ctx, config, n.free, n.logger); err != nil {
+	assembled := make(chan struct{})
+	duty := func(ctx context.Context) { // the member may lead before the rest is there
+		select {
+		case <-assembled:
+			n.failover.Run(ctx)
+		case <-ctx.Done():
+		}
+	}
+	if n.member, err = openMember(ctx, config, n.free, duty, n.logger); err != nil {
 		return nil, err
 	}
 	if err := n.assemble(); err != nil {
 		return nil, err
 	}
+	close(assembled)
 	return n, nil
 }
 
-func openMember(ctx context.Context, config Config, free *freeSpace, logger *slog.Logger) (*cluster.Node, error) {
+func openMember(ctx context.Context, config Config, free *freeSpace, duty func(context.Context), logger *slog.Logger) (*cluster.Node, error) {
 	listener, err := listen("listen", config.Listen)
 	if err != nil {
 		return nil, err
@@ -98,7 +110,7 @@ func openMember(ctx context.Context, config Config, free *freeSpace, logger *slo
 	return cluster.Open(ctx, cluster.Config{
 		DataDir: config.DataDir, Listener: listener, Advertise: config.advertised(config.Listen),
 		GossipBind: config.Gossip, GossipAdvertise: config.advertised(config.Gossip),
-		Free: free.bytes, Logger: logger,
+		Free: free.bytes, Duties: []func(context.Context){duty}, Logger: logger,
 	})
 }
 
@@ -129,14 +141,22 @@ func (n *Node) assemble() error {
 	if shared != nil {
 		n.exporters[cairn.ProtocolNFS] = shared
 	}
+	n.copies = newReplicator(n.member)
 	actor := replica.New(replica.Config{
 		Node: self, Viewer: n.member, Applier: replica.NewGatherer(n.member), Pools: driversOf(n.pools),
-		Exporters: n.exporters, Logger: n.logger,
+		Exporters: n.exporters, Puller: n.copies.client, Hint: n.copies.hints.Publish, Logger: n.logger,
 	})
 	n.runtime = actors.New(actors.Config{Logger: n.logger})
 	n.runtime.Handle(cairn.KindReplica, actor)
 	n.runtime.Handle(cairn.KindPool, &replica.Sweeper{Actor: actor, Wake: n.runtime.Wake})
-	n.waker = newWaker(self, n.member.Machine(), n.runtime.Wake)
+	n.copies.feed(n.member, actor, n.runtime.Wake)
+	n.waker = newWaker(self, n.member.Machine(), func(key actors.Key) {
+		actor.Interrupt(n.member.View(), cairn.ReplicaID(key.ID))
+		n.runtime.Wake(key)
+	})
+	n.failover = failover.New(failover.Config{
+		Viewer: n.member, Applier: n.member, Asker: n.copies.client, Changes: n.member.Machine(), Logger: n.logger,
+	})
 
 	n.fencer = &replica.Fencer{Actor: actor, Guard: guard, Wake: n.runtime.Wake}
 	if shared != nil {
@@ -147,7 +167,7 @@ func (n *Node) assemble() error {
 	id := n.member.Identity()
 	api := server.New(server.Config{
 		Self: self, State: n.member, Leadership: n.member, Membership: membership{n.member}, Authority: n.member,
-		Explain: explainer.explain(n.member, self), PoolFree: n.member.PoolFree, PasswordKey: id.ClusterKey,
+		Explain: explainer.explain(n.member, self), Replication: &standbys{n.copies.client, n.failover}, PoolFree: n.member.PoolFree, PasswordKey: id.ClusterKey,
 		CA:     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Authority.Certificate.Raw}),
 		Logger: n.logger, Registry: registry,
 	})
@@ -155,6 +175,7 @@ func (n *Node) assemble() error {
 	api.Register(n.grpc)
 	n.member.RegisterPeer(n.grpc)
 	peerv1.RegisterActorServiceServer(n.grpc, explainer)
+	peerv1.RegisterReplicationServiceServer(n.grpc, n.copies.server)
 	n.http = httpServer(n.member, files, registry, n.logger)
 	return nil
 }
@@ -167,6 +188,8 @@ func (n *Node) Serve(ctx context.Context) error {
 	serving, cancel := context.WithCancel(n.handOver(ctx))
 	defer cancel()
 	group, serving := errgroup.WithContext(serving)
+	context.AfterFunc(serving, n.copies.server.Close) // or a graceful stop would wait for the streams
+	group.Go(func() error { n.copies.watcher.Run(serving); return nil })
 	group.Go(func() error { return serveGRPC(serving, n.grpc, n.member.APIListener()) })
 	group.Go(func() error { return serveHTTP(serving, n.http, n.port) })
 	group.Go(func() error { n.waker.run(serving); return nil })
@@ -184,7 +207,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	err := group.Wait()
 	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer stop()
-	return errors.Join(err, n.runtime.Close(grace), closeExporters(n.exporters), n.member.Close(), closePools(n.pools))
+	return errors.Join(err, n.runtime.Close(grace), n.copies.connections.Close(), closeExporters(n.exporters), n.member.Close(), closePools(n.pools))
 }
 
 // handOver returns a context that ends after ctx: as soon as this node has given the leadership away. Meanwhile it still

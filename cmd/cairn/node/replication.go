@@ -1,0 +1,77 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/actors"
+	"github.com/cairn-storage/cairn/actors/replica"
+	"github.com/cairn-storage/cairn/cluster"
+	"github.com/cairn-storage/cairn/failover"
+	"github.com/cairn-storage/cairn/fsm"
+	"github.com/cairn-storage/cairn/replication"
+	"github.com/cairn-storage/cairn/rpc/server"
+)
+
+// replicator is this node's part in replication. Its client and hints are there before the actor that uses them, and what
+// uses the actor after it.
+type replicator struct {
+	connections *replication.Connections
+	client      *replication.Client
+	hints       *replication.Hints
+	server      *replication.Server
+	watcher     *replication.Watcher
+}
+
+func newReplicator(member *cluster.Node) *replicator {
+	connections := &replication.Connections{Dial: member.Dial}
+	return &replicator{
+		connections: connections, client: replication.NewClient(connections.Conn, 0), hints: new(replication.Hints),
+	}
+}
+
+// feed makes the parts that serve other nodes, and listen to them.
+func (r *replicator) feed(member *cluster.Node, actor *replica.Actor, wake func(actors.Key)) {
+	self := member.Identity().Node
+	r.server = replication.NewServer(replication.ServerConfig{
+		Self: self, Viewer: member, Source: actor, Hints: r.hints, Caller: cluster.Caller,
+	})
+	r.watcher = &replication.Watcher{
+		Self: self, State: member.Machine(), Conn: r.connections.Conn,
+		Wake: func(id cairn.ReplicaID) { wake(replicaKey(id)) },
+	}
+}
+
+// standbys is what the API shows of replication, and does on an operator's word.
+type standbys struct {
+	client   *replication.Client
+	failover *failover.Controller
+}
+
+// SyncStates implements server.Replication.
+func (s *standbys) SyncStates(ctx context.Context, node cairn.NodeID, ids []cairn.ReplicaID) ([]server.SyncState, error) {
+	states, err := s.client.SyncStates(ctx, node, ids)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	out := make([]server.SyncState, len(states))
+	for i, state := range states {
+		out[i] = server.SyncState{
+			Replica: state.Replica, Lag: -1, Behind: state.Behind, Received: state.Received, Total: state.Total, Error: state.Error,
+		}
+		if !state.AsOf.IsZero() {
+			out[i].Lag = max(0, now.Sub(state.AsOf))
+		}
+	}
+	return out, nil
+}
+
+// Waits implements server.Replication.
+func (s *standbys) Waits(share cairn.ShareID) string { return s.failover.Reason(share) }
+
+// Force implements server.Replication.
+func (s *standbys) Force(ctx context.Context, meta fsm.Meta, share cairn.ShareID, replica cairn.ReplicaID) (time.Duration, error) {
+	return s.failover.Force(ctx, meta, share, replica)
+}
