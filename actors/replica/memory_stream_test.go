@@ -37,8 +37,19 @@ func (p *memoryPool) Send(_ context.Context, id cairn.ReplicaID, spec drivers.Se
 	if _, based := object.snapshots[spec.Base]; !ok || spec.Base != "" && !based {
 		return fmt.Errorf("snapshot %s or base %s: %w", spec.Snapshot, spec.Base, cairn.ErrNotFound)
 	}
+	p.send(spec.Snapshot, 1)
+	defer p.send(spec.Snapshot, -1)
 	_, err = io.WriteString(w, data+streamEnd)
 	return err
+}
+
+// send counts those who send a snapshot.
+func (m *memory) send(snap cairn.SnapshotID, change int) (before int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before = m.sending[snap]
+	m.sending[snap] += change
+	return before
 }
 
 func (p *memoryPool) SendSize(_ context.Context, id cairn.ReplicaID, spec drivers.SendSpec) (int64, error) {
@@ -51,7 +62,11 @@ func (p *memoryPool) Changed(_ context.Context, id cairn.ReplicaID, since cairn.
 	if err != nil {
 		return 0, err
 	}
-	if object.data == object.snapshots[since] {
+	data, ok := object.snapshots[since]
+	switch {
+	case !ok:
+		return 0, fmt.Errorf("snapshot %s: %w", since, cairn.ErrNotFound)
+	case data == object.data:
 		return 0, nil
 	}
 	return 1, nil
@@ -59,8 +74,17 @@ func (p *memoryPool) Changed(_ context.Context, id cairn.ReplicaID, since cairn.
 
 func (p *memoryPool) Receive(ctx context.Context, spec drivers.ReceiveSpec, r io.Reader) error {
 	object, err := p.look(spec.ID)
-	if err == nil && object.orders[spec.Snapshot] > 0 {
+	switch {
+	case err == nil && spec.Epoch < object.Epoch:
+		return fmt.Errorf("epoch %d is below %d: %w", spec.Epoch, object.Epoch, cairn.ErrStale)
+	case err == nil && object.orders[spec.Snapshot] > 0:
 		return nil
+	case err == nil && spec.Base == "":
+		return fmt.Errorf("a stream of everything for what is there: %w", cairn.ErrExists)
+	case err == nil && object.orders[spec.Base] == 0, err != nil && spec.Base != "":
+		return fmt.Errorf("base %s: %w", spec.Base, cairn.ErrPrecondition)
+	case err != nil && !errors.Is(err, cairn.ErrNotFound):
+		return err
 	}
 	stream, err := io.ReadAll(r)
 	data, whole := strings.CutSuffix(string(stream), streamEnd)
@@ -92,4 +116,10 @@ func (p *memoryPool) Partial(context.Context, cairn.ReplicaID) (string, cairn.Sn
 	return "", "", nil
 }
 
-func (p *memoryPool) Abandon(context.Context, cairn.ReplicaID, uint64) error { return nil }
+func (p *memoryPool) Abandon(ctx context.Context, id cairn.ReplicaID, epoch uint64) error {
+	err := p.change(ctx, "abandon", id, epoch, func(*memoryObject) error { return nil })
+	if errors.Is(err, cairn.ErrNotFound) {
+		return nil
+	}
+	return err
+}

@@ -22,6 +22,7 @@ type memory struct {
 	mu      sync.Mutex
 	objects map[cairn.ReplicaID]memoryObject
 	foreign map[string]string
+	sending map[cairn.SnapshotID]int
 	broken  bool
 }
 
@@ -36,7 +37,7 @@ type memoryObject struct {
 }
 
 func newMemory(name string) *memory {
-	return &memory{name: name, objects: make(map[cairn.ReplicaID]memoryObject), foreign: make(map[string]string)}
+	return &memory{name: name, objects: make(map[cairn.ReplicaID]memoryObject), foreign: make(map[string]string), sending: make(map[cairn.SnapshotID]int)}
 }
 
 var errMemory = errors.New("input/output error")
@@ -225,6 +226,9 @@ func (p *memoryPool) DeleteSnapshot(ctx context.Context, id cairn.ReplicaID, epo
 		return err
 	}
 	err := p.change(ctx, "delete snapshot", id, epoch, func(o *memoryObject) error {
+		if p.send(snap, 0) > 0 {
+			return fmt.Errorf("snapshot %s is being sent: %w", snap, cairn.ErrInUse)
+		}
 		delete(o.snapshots, snap)
 		delete(o.orders, snap)
 		return nil
@@ -332,6 +336,9 @@ func (all *memories) Fill(root, seed string) error {
 	defer m.mu.Unlock()
 	text := strings.Repeat(seed, 1000)
 	if object, ok := m.objects[cairn.ReplicaID(name)]; ok {
+		if object.Sealed {
+			return errMemory
+		}
 		object.data = text
 		m.objects[object.ID] = object
 		return nil

@@ -100,6 +100,9 @@ func Plan(w *Want, h *Have) ([]Step, error) {
 	}
 	steps := planExports(w, h)
 	steps = append(steps, planSeal(w, h)...)
+	if w.Replica.Want.Keep != (cairn.Keep{}) {
+		return append(steps, planKeep(w, h)...), nil
+	}
 	steps = append(steps, planChange(w, h)...)
 	steps = append(steps, planSnapshots(w, h)...)
 	return append(steps, planSync(w, h)...), nil
@@ -109,12 +112,23 @@ func Plan(w *Want, h *Have) ([]Step, error) {
 func planSeal(w *Want, h *Have) []Step {
 	_, isServed := h.export("")
 	switch {
-	case w.writable() && h.Object.Sealed && w.Replica.Want.Revert == "":
+	case w.serves() && h.Object.Sealed:
 		return []Step{{Op: OpUnseal}}
 	case !w.writable() && h.Seals && !h.Object.Sealed && !isServed:
 		return []Step{{Op: OpSeal}}
 	}
 	return nil
+}
+
+// planKeep puts aside what no other replica may have. Until the state machine has answered the report of that, nothing else is
+// done to the replica, whatever its role is by now.
+func planKeep(w *Want, h *Have) []Step {
+	_, isServed := h.export("")
+	keep := w.Replica.Want.Keep
+	if snap := h.snapshot(keep.Snapshot); isServed || h.Seals && !h.Object.Sealed || !h.Ahead || snap != nil && snap.Ready {
+		return nil
+	}
+	return []Step{{Op: OpSnapshot, Snapshot: keep.Snapshot}}
 }
 
 // planSync lets an active replica cut what its standbys follow, and a standby follow.
@@ -135,12 +149,6 @@ func planSync(w *Want, h *Have) []Step {
 	}
 	if isServed || h.Seals && !h.Object.Sealed {
 		return nil
-	}
-	if keep := row.Want.Keep; keep != (cairn.Keep{}) {
-		if snap := h.snapshot(keep.Snapshot); h.Ahead && (snap == nil || !snap.Ready) {
-			return []Step{{Op: OpSnapshot, Snapshot: keep.Snapshot}}
-		}
-		return nil // its data is not touched before the report of this has been answered
 	}
 	return []Step{{Op: OpPull}}
 }

@@ -197,19 +197,20 @@ func (p *pass) replication(have *cairn.ReplicaHave, failure error) {
 		return
 	}
 	_, isServed := h.export("")
+	still := !isServed && (h.Object.Sealed || !h.Seals) && failure == nil
+	if keep := row.Want.Keep; keep != (cairn.Keep{}) && still {
+		snap := h.snapshot(keep.Snapshot)
+		if have.Diverged = snap != nil && snap.Ready; have.Diverged || !h.Ahead {
+			have.Kept = keep.Snapshot
+		}
+	}
 	newest := newestSyncPoint(inOrder(h.Object.Snapshots))
 	switch row.Role {
 	case cairn.RoleActive:
-		if row.Want.Sealed && !isServed && (h.Object.Sealed || !h.Seals) && h.Due && h.Behind == 0 && failure == nil {
+		if row.Want.Sealed && still && h.Due && h.Behind == 0 {
 			have.Sealed = newest
 		}
 	case cairn.RoleStandby:
-		if keep := row.Want.Keep; keep != (cairn.Keep{}) && failure == nil && !isServed && (h.Object.Sealed || !h.Seals) {
-			snap := h.snapshot(keep.Snapshot)
-			if have.Diverged = snap != nil && snap.Ready; have.Diverged || !h.Ahead {
-				have.Kept = keep.Snapshot
-			}
-		}
 		if row.Want.SyncTo != "" && newest != row.Have.Synced {
 			have.Synced = newest
 		}

@@ -99,5 +99,5 @@ func (w *Want) serves() bool {
 // writable reports whether anybody may write to the replica.
 func (w *Want) writable() bool {
 	r := w.Replica
-	return r.Role == cairn.RoleActive && r.Want.Presence == cairn.Present && !r.Want.Sealed
+	return r.Role == cairn.RoleActive && r.Want.Presence == cairn.Present && !r.Want.Sealed && r.Want.Keep == (cairn.Keep{})
 }
