@@ -34,15 +34,16 @@ var layers = map[string][]string{
 	"drivers/nfs":             {"", "drivers", "drivers/tool"},
 	"drivers/nfs/nfstest":     {"", "drivers/tool", "deploy/lab"},
 	"drivers/ganesha":         {"", "drivers", "drivers/tool", "drivers/nfs/record"},
+	"failover":                {"", "fsm", "actors"},
 	"replication":             {"", "fsm", "actors", "rpc"},
 	"rpc/pb":                  {},
 	"rpc/errs":                {""},
 	"rpc/client":              {"", "rpc"},
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
 	"deploy/lab/netlab":       {"", "drivers/tool"},
-	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "rpc", "cmd", "replication"},
-	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "rpc", "cmd", "replication"},
-	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "rpc", "cmd", "replication"},
+	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
+	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
+	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
 }
 
 // TestLayering holds the table against the imports. The absences carry the design: drivers does not know fsm, fsm does not

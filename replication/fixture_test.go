@@ -34,7 +34,7 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	founder, _, err := identity.Found(t.TempDir(), "founder", "lab", nil, time.Now())
+	founder, err := identity.Found(t.TempDir(), "founder", "lab", nil, time.Now())
 	must(t, err)
 	l := &lab{t: t, machine: fsm.New(), nodes: make(map[cairn.NodeID]*identity.Identity)}
 	l.apply(&fsm.InitCluster{Cluster: founder.Cluster, Admin: cairn.User{Name: "admin", Role: cairn.UserAdmin}})

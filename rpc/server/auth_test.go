@@ -66,6 +66,7 @@ func newMessage(t *testing.T, d protoreflect.MessageDescriptor) proto.Message {
 func TestMethodTableIsComplete(t *testing.T) {
 	telemetry := []string{
 		pb.ClusterService_ExplainPlacement_FullMethodName, pb.PoolService_ListPools_FullMethodName, pb.PoolService_GetPool_FullMethodName,
+		pb.ReplicaService_ListReplicas_FullMethodName,
 	}
 	all := served(t)
 	for _, method := range all {

@@ -173,7 +173,7 @@ func TestSpecsGoThereAndBack(t *testing.T) {
 func TestEveryServiceIsRegistered(t *testing.T) {
 	g := grpc.NewServer()
 	New(Config{}).Register(g)
-	if n := len(g.GetServiceInfo()); n != 11+1+2 {
-		t.Errorf("%d services, want eleven of the API, health and two of reflection", n)
+	if n := len(g.GetServiceInfo()); n != 12+1+2 {
+		t.Errorf("%d services, want twelve of the API, health and two of reflection", n)
 	}
 }
