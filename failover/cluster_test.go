@@ -23,6 +23,8 @@ import (
 func TestLeaderAndActivesDie(t *testing.T) {
 	const shares = 1000
 	c := clustertest.New(t)
+	// A thousand shares keep a busy machine from answering for a while.
+	c.Timing.Raft.Heartbeat, c.Timing.Lease.TTL = 500*time.Millisecond, 3*time.Second
 	ready := make(chan struct{})
 	c.Configure = func(index int, config *cluster.Config) {
 		config.Duties = []func(context.Context){func(ctx context.Context) {

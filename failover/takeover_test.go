@@ -219,8 +219,10 @@ func TestUnknownOutcome(t *testing.T) {
 				c := f.controller()
 				defer f.lead(c)()
 				f.down(1)
-				f.wantReason(c, "a", "")
+				synctest.Wait()
+				f.wantReason(c, "a", "the cluster did not decide: lost")
 				after(3 * interval)
+				f.wantReason(c, "a", "")
 				want := []string{"failover a-2 -1s", "failover a-2 -1s"}
 				if happened {
 					want = want[:1]
