@@ -70,14 +70,14 @@ func (c *Client) SyncStates(ctx context.Context, node cairn.NodeID, standbys []c
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.stall)
 	defer cancel()
+	asked := time.Now() // ages count back from before the question
 	answer, err := peerv1.NewReplicationServiceClient(conn).GetSyncStates(ctx, &peerv1.GetSyncStatesRequest{Standbys: untyped(standbys)})
 	if err != nil {
 		return nil, fmt.Errorf("node %s: %w", node, failure(ctx, err))
 	}
-	now := time.Now()
 	var states []replica.SyncState
 	for _, state := range answer.GetStates() {
-		states = append(states, syncState(state, now))
+		states = append(states, syncState(state, asked))
 	}
 	return states, nil
 }

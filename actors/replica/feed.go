@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"time"
 
@@ -63,8 +64,8 @@ func (a *Actor) Offer(ctx context.Context, request PullRequest) (Offer, SendFunc
 func (a *Actor) feeder(v *fsm.View, request PullRequest) (*cairn.Replica, error) {
 	share, standby := v.Share(request.Share), v.Replica(request.Standby)
 	switch {
-	case share == nil || standby == nil || standby.Share != request.Share:
-		return nil, fmt.Errorf("share %s, standby %s: no such pair: %w", request.Share, request.Standby, cairn.ErrNotFound)
+	case share == nil || standby == nil || standby.Share != request.Share: // this node's view may be old
+		return nil, fmt.Errorf("share %s, standby %s: no such pair: %w", request.Share, request.Standby, cairn.ErrStale)
 	case standby.Role != cairn.RoleStandby || standby.Epoch != request.Epoch:
 		return nil, fmt.Errorf("replica %s: is %s of epoch %d here, and the request of epoch %d: %w",
 			standby.ID, standby.Role, standby.Epoch, request.Epoch, cairn.ErrStale)
@@ -200,9 +201,12 @@ func (a *Actor) kept(v *fsm.View, row *cairn.Replica, source []cairn.SnapshotID)
 func (a *Actor) SyncStates(ids []cairn.ReplicaID) []SyncState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if ids == nil {
+		ids = slices.Collect(maps.Keys(a.syncs))
+	}
 	var states []SyncState
-	for id, state := range a.syncs {
-		if ids == nil || slices.Contains(ids, id) {
+	for _, id := range ids {
+		if state, ok := a.syncs[id]; ok {
 			states = append(states, state)
 		}
 	}

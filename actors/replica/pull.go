@@ -70,6 +70,9 @@ func (p *pass) pullOne(ctx context.Context) (again bool, err error) {
 	row := p.want.Replica
 	pool := p.cfg.Pools[row.Pool]
 	receiver, ok := pool.(drivers.Receiver)
+	if p.want.ActiveDown { // the leader may have asked how far this standby is: it must get no further now
+		return false, fmt.Errorf("%w: node %s is down", errSource, p.want.ActiveNode)
+	}
 	if !ok || p.cfg.Puller == nil {
 		return false, fmt.Errorf("pool %s: cannot receive: %w", row.Pool, cairn.ErrNotSupported)
 	}

@@ -20,6 +20,7 @@ type Want struct {
 	// Of a replicated share: the other replicas of an active one, and the node of the active one of a standby.
 	Standbys   []*cairn.Replica
 	ActiveNode cairn.NodeID
+	ActiveDown bool          // that node is committed as down
 	Interval   time.Duration // between sync points
 	// InFlight: some rules wait to hear whether they are enforced. Refused: some were not, when they were last tried.
 	InFlight, Refused, Denying bool
@@ -54,6 +55,8 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 			w.Standbys = append(w.Standbys, other)
 		case other.ID == w.Share.Active:
 			w.ActiveNode = other.Node
+			node := v.Node(other.Node)
+			w.ActiveDown = node == nil || node.State == cairn.NodeDown
 		}
 	}
 	return w
