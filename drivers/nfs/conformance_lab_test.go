@@ -13,11 +13,10 @@ import (
 	"github.com/cairn-storage/cairn/drivers/nfs/nfstest"
 )
 
-// The whole contract with the oldest and the newest version, through clients that stay mounted.
-func TestLabExporterConformance(t *testing.T) {
-	l := newLab(t)
+// conformance is the whole contract with the oldest and the newest version, through clients that stay mounted.
+func conformance(l *lab) {
 	for _, version := range []string{"3", "4.2"} {
-		t.Run("v"+version, func(t *testing.T) { conform(t, l, version) })
+		l.Run("v"+version, func(t *testing.T) { conform(t, l, version) })
 	}
 }
 

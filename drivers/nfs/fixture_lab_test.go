@@ -41,6 +41,7 @@ type lab struct {
 
 // newLab makes two clients and starts the NFS server, with the shortest grace period and lease that it takes.
 func newLab(t *testing.T) *lab {
+	nfstest.Eventually(t, "the network of the test before is gone", func() bool { return nfstest.Absent("/sys/class/net/lab-n1") })
 	l := &lab{t, netlab.New(t, 2)}
 	l.must("ip", "address", "add", server4.String()+"/24", "dev", "lab0")
 	l.must("ip", "address", "add", server6.String()+"/64", "dev", "lab0", "nodad")

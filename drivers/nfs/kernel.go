@@ -102,21 +102,21 @@ func (k kernel) table(ctx context.Context, root string) (table, error) {
 
 // apply makes the table below root the wanted one. exportfs ends with 0 after some failures, and with 1 after taking away
 // what was gone, so only the table says whether it is done.
-func (k kernel) apply(ctx context.Context, root string, want table) error {
+func (k kernel) apply(ctx context.Context, root string, want table) (changed bool, err error) {
 	have, err := k.table(ctx, root)
 	if err != nil {
-		return err
+		return false, err
 	}
 	todo := changes(have, want)
 	if len(todo) == 0 {
-		return nil
+		return false, nil
 	}
 	var said []error
 	for _, c := range todo {
 		cmd := tool.Cmd{Name: "exportfs", Args: c.args()}
 		result, err := k.run.Run(ctx, cmd)
 		if ctx.Err() != nil {
-			return err
+			return true, err
 		}
 		if err == nil && len(result.Stderr) > 0 {
 			err = fmt.Errorf("%s: %s", cmd, bytes.TrimSpace(result.Stderr))
@@ -124,26 +124,51 @@ func (k kernel) apply(ctx context.Context, root string, want table) error {
 		said = append(said, err)
 	}
 	if have, err = k.table(ctx, root); err != nil {
-		return err
+		return true, err
 	}
 	if len(changes(have, want)) > 0 {
-		return fmt.Errorf("exportfs has not taken the rules: %w: %w", cairn.ErrUnavailable, errors.Join(said...))
+		return true, fmt.Errorf("exportfs has not taken the rules: %w: %w", cairn.ErrUnavailable, errors.Join(said...))
 	}
-	return nil
+	return true, nil
 }
+
+// caches are what the server remembers of the answers of rpc.mountd.
+var caches = [...]string{"auth.unix.ip", "auth.unix.gid", "nfsd.fh", "nfsd.export"}
 
 // flush makes the server forget what rpc.mountd has told it, and close the files that it keeps open between requests. It is
 // what "exportfs -f" does.
 func (k kernel) flush(ctx context.Context) error {
 	return within(ctx, func() error {
 		until := strconv.FormatInt(time.Now().Unix()+1, 10) // old kernels want the time, new ones only a number
-		for _, cache := range []string{"auth.unix.ip", "auth.unix.gid", "nfsd.fh", "nfsd.export"} {
+		for _, cache := range caches {
 			if err := put(filepath.Join("/proc/net/rpc", cache, "flush"), until); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// flushable reports whether a flush would take place at once. What is flushed is not used any more in any case. But the
+// kernel counts flushes in seconds, gives each a second of its own, and sweeps when that has come: after many flushes in
+// a row mounts stay busy for as many seconds, and one more flush would only add to them.
+func (k kernel) flushable() (bool, error) {
+	for _, cache := range caches {
+		text, err := os.ReadFile(filepath.Join("/proc/net/rpc", cache, "flush"))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return false, err
+		}
+		last, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err != nil {
+			return false, fmt.Errorf("%s: time of the last flush: %w", cache, err)
+		}
+		if time.Now().Unix() < last+2 { // both are rounded down
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 func (k kernel) bind(ctx context.Context, root, path string) error {
@@ -170,23 +195,27 @@ func (k kernel) release(ctx context.Context, path string) error {
 		if err != nil || m == nil {
 			return err
 		}
-		if err := k.flush(ctx); err != nil {
-			return err
-		}
-		_, err = k.run.Run(ctx, tool.Cmd{Name: "umount", Args: []string{"-i", path}})
+		_, busy := k.run.Run(ctx, tool.Cmd{Name: "umount", Args: []string{"-i", path}})
 		switch {
-		case err == nil:
+		case busy == nil:
 			continue // another mount may be below
 		case ctx.Err() != nil:
-			return errBusy(path, ctx, err)
-		case !isBusy(err):
-			return err
+			return errBusy(path, ctx, busy)
+		case !isBusy(busy):
+			return busy
 		}
 		if err := k.drop(ctx, path, m.device); err != nil {
 			return err
 		}
+		if ready, err := k.flushable(); err != nil {
+			return err
+		} else if ready {
+			if err := k.flush(ctx); err != nil {
+				return err
+			}
+		}
 		if wait(ctx, pause) != nil {
-			return errBusy(path, ctx, err)
+			return errBusy(path, ctx, busy)
 		}
 	}
 }

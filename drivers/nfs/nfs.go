@@ -85,6 +85,8 @@ type Exporter struct {
 	// record is what the exports file says: the file is read once, and rewritten when it differs.
 	record  *record.Record
 	written []byte // what the exports file was left as
+	// changes counts what the server may not know yet, and confirmed says up to which of them it certainly does.
+	changes, confirmed uint64
 	// moving are the names that are served to nobody while their mount changes.
 	moving map[string]bool
 }
@@ -111,7 +113,7 @@ func New(config Config) (*Exporter, error) {
 		kernel: kernel{nfsd: "/proc/fs/nfsd", run: config.Runner},
 		state:  newLock(),
 		record: known, written: text,
-		moving: make(map[string]bool),
+		moving: make(map[string]bool), changes: 1,
 	}, nil
 }
 

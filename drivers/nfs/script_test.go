@@ -39,13 +39,13 @@ func useTools(t *testing.T, run tool.Runner, hold, release func()) {
 		{other: options(string(snapshotID), cairn.AccessRO, SquashRoot)},
 		{},
 	} {
-		if err := k.apply(t.Context(), "/srv/cairn", want); err != nil {
+		if _, err := k.apply(t.Context(), "/srv/cairn", want); err != nil {
 			t.Errorf("table %d: %v", i, err)
 		}
 	}
 
 	// exportfs ends with 0 and has done nothing.
-	err := k.apply(t.Context(), "/srv/cairn", table{{sharePath, "no-such-host.invalid"}: rw})
+	_, err := k.apply(t.Context(), "/srv/cairn", table{{sharePath, "no-such-host.invalid"}: rw})
 	if !errors.Is(err, cairn.ErrUnavailable) || !strings.Contains(err.Error(), "Failed to resolve") {
 		t.Errorf("a grant that exportfs does not take: %v; want cairn.ErrUnavailable and what it says", err)
 	}

@@ -49,7 +49,11 @@ func (e *Exporter) settle(ctx context.Context) (saving, err error) {
 		return nil, err
 	}
 	saving = e.write(render(e.record, want))
-	return saving, e.kernel.apply(ctx, e.config.Root, want)
+	changed, err := e.kernel.apply(ctx, e.config.Root, want)
+	if changed {
+		e.changes++
+	}
+	return saving, err
 }
 
 func (e *Exporter) write(text []byte) error {
@@ -126,7 +130,16 @@ func (e *Exporter) mount(ctx context.Context, name, root string) error {
 	if err := os.MkdirAll(e.path(name), 0o700); err != nil {
 		return fmt.Errorf("mount point: %w", err)
 	}
-	return e.kernel.bind(ctx, root, e.path(name))
+	if err := e.kernel.bind(ctx, root, e.path(name)); err != nil {
+		return err
+	}
+	unlock, err := e.state.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e.changes++ // the server may remember that nothing was mounted
+	return nil
 }
 
 // move begins or ends the time in which a name is served to nobody because its mount changes.
@@ -149,16 +162,40 @@ func (e *Exporter) move(ctx context.Context, name string, moving bool) error {
 }
 
 // confirm returns when what the server remembers agrees with the table. Between its question and the answer of rpc.mountd
-// the table may have changed, so the old answer may come after the caches were flushed. The daemon answers one question
-// after the other: after its answer to one from now nothing old can come, and what came before is flushed.
+// the table may have changed, so the old answer may come after exportfs has flushed the caches. The daemon answers one
+// question after the other: after its answer to one from now nothing old can come, and what came before is flushed.
 func (e *Exporter) confirm(ctx context.Context) error {
-	if err := e.kernel.flush(ctx); err != nil {
+	changes, confirmed, err := e.unconfirmed(ctx)
+	if err != nil || confirmed == changes {
 		return err
+	}
+	if confirmed == 0 { // the exporter before this one may not have come to it
+		if err := e.kernel.flush(ctx); err != nil {
+			return err
+		}
 	}
 	if err := e.kernel.probe(ctx, e.config.ServiceAddresses); err != nil {
 		return err
 	}
-	return e.kernel.flush(ctx)
+	if err := e.kernel.flush(ctx); err != nil {
+		return err
+	}
+	unlock, err := e.state.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e.confirmed = max(e.confirmed, changes)
+	return nil
+}
+
+func (e *Exporter) unconfirmed(ctx context.Context) (changes, confirmed uint64, err error) {
+	unlock, err := e.state.lock(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	defer unlock()
+	return e.changes, e.confirmed, nil
 }
 
 func (e *Exporter) served(ctx context.Context, name string) (record.Entry, bool, error) {

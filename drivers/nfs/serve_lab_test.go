@@ -19,6 +19,29 @@ import (
 	"github.com/cairn-storage/cairn/drivers/nfs/nfstest"
 )
 
+// TestLabServe shares one server and its clients, which take long to start and to end.
+func TestLabServe(t *testing.T) {
+	l := newLab(t)
+	for _, test := range []struct {
+		name string
+		run  func(*lab)
+	}{
+		{"conformance", conformance},
+		{"unexport frees the dataset", unexportFreesTheDataset},
+		{"fence while writing", fenceWhileWriting},
+		{"snapshots", snapshots},
+		{"ipv6", ipv6},
+		{"root moves", rootMoves},
+		{"refuses", refuses},
+		{"others", others},
+		{"fence without disk", fenceWithoutDisk},
+		{"unexport without server", unexportWithoutServer},
+		{"unexport waits", unexportWaits},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(&lab{t, l.net}) })
+	}
+}
+
 // zpool makes a pool with the dataset share, which holds a file, and returns where the dataset is mounted.
 func (l *lab) zpool(name string) string {
 	l.Helper()
@@ -35,8 +58,8 @@ func (l *lab) zpool(name string) string {
 
 // An open file on ZFS, over each version of the protocol: a client that is mounted loses access with its rule, and with the
 // export everything that keeps the dataset busy.
-func TestLabUnexportFreesTheDataset(t *testing.T) {
-	l := newLab(t)
+func unexportFreesTheDataset(l *lab) {
+	t := l.T
 	root := l.zpool("freed")
 	versions(t, func(t *testing.T, version string) {
 		l := &lab{t, l.net}
@@ -83,8 +106,8 @@ func TestLabUnexportFreesTheDataset(t *testing.T) {
 }
 
 // A client that never stops writing, through several files: after the fence not a byte arrives.
-func TestLabFenceWhileWriting(t *testing.T) {
-	l := newLab(t)
+func fenceWhileWriting(l *lab) {
+	t := l.T
 	root := l.zpool("fenced")
 	for _, version := range []string{"3", "4.2"} {
 		t.Run("v"+version, func(t *testing.T) {
@@ -156,8 +179,8 @@ func sizes(t *testing.T, root string) (total int64, files int) {
 }
 
 // Snapshots that ZFS mounts on demand are served, also after ZFS has unmounted them, and can be destroyed afterwards.
-func TestLabSnapshots(t *testing.T) {
-	l := newLab(t)
+func snapshots(l *lab) {
+	t := l.T
 	root := l.zpool("frozen")
 	l.must("zfs", "snapshot", "frozen/share@yesterday")
 	l.ok(os.WriteFile(filepath.Join(root, "hello"), []byte("today"), 0o644))
@@ -187,8 +210,8 @@ func TestLabSnapshots(t *testing.T) {
 	l.must("zfs", "destroy", "frozen/share")
 }
 
-func TestLabIPv6(t *testing.T) {
-	l := newLab(t)
+func ipv6(l *lab) {
+	t := l.T
 	e := l.exporter(l.config(anyone{}))
 	root := l.tmpfs()
 	l.ok(os.WriteFile(filepath.Join(root, "hello"), []byte("world"), 0o644))
@@ -214,8 +237,8 @@ func TestLabIPv6(t *testing.T) {
 }
 
 // A share that moves to another file system on this node, as in a promotion, keeps its path. tmpfs has other handles.
-func TestLabRootMoves(t *testing.T) {
-	l := newLab(t)
+func rootMoves(l *lab) {
+	t := l.T
 	e := l.exporter(l.config(anyone{}))
 	first := l.spec(l.tmpfs(), rule("10.77.0.0/24", cairn.AccessRW))
 	second := l.spec(l.tmpfs(), first.Rules...)
@@ -237,8 +260,8 @@ func TestLabRootMoves(t *testing.T) {
 	}
 }
 
-func TestLabRefuses(t *testing.T) {
-	l := newLab(t)
+func refuses(l *lab) {
+	t := l.T
 	e := l.exporter(l.config(anyone{}))
 	own := l.tmpfs()
 	tests := []struct {
@@ -271,8 +294,8 @@ func TestLabRefuses(t *testing.T) {
 }
 
 // The server is restarted, stopped and started behind our back; its file and its table are edited; others refresh it.
-func TestLabOthers(t *testing.T) {
-	l := newLab(t)
+func others(l *lab) {
+	t := l.T
 	config := l.config(anyone{})
 	e := l.exporter(config)
 	spec := l.spec(l.tmpfs(), rule(l.net.Nodes[0].IPv4.String(), cairn.AccessRW), rule("fd77::/64", cairn.AccessRO))
@@ -367,8 +390,8 @@ func unserved(t *testing.T, e drivers.Exporter, spec drivers.ExportSpec, why str
 }
 
 // An exports file that cannot be written must not keep a fence from holding.
-func TestLabFenceWithoutDisk(t *testing.T) {
-	l := newLab(t)
+func fenceWithoutDisk(l *lab) {
+	t := l.T
 	config := l.config(anyone{})
 	e := l.exporter(config)
 	spec := l.spec(l.tmpfs(), rule("10.77.0.0/24", cairn.AccessRW))
@@ -394,8 +417,8 @@ func TestLabFenceWithoutDisk(t *testing.T) {
 }
 
 // Withdrawing works without the server: nobody is served, and the dataset must become free.
-func TestLabUnexportWithoutServer(t *testing.T) {
-	l := newLab(t)
+func unexportWithoutServer(l *lab) {
+	t := l.T
 	e := l.exporter(l.config(anyone{}))
 	spec := l.spec(l.tmpfs(), rule("10.77.0.0/24", cairn.AccessRW))
 	l.export(e, spec)
@@ -410,8 +433,8 @@ func TestLabUnexportWithoutServer(t *testing.T) {
 }
 
 // A file of another process that keeps the mount busy, as a request on a slow disk does.
-func TestLabUnexportWaits(t *testing.T) {
-	l := newLab(t)
+func unexportWaits(l *lab) {
+	t := l.T
 	config := l.config(anyone{})
 	e := l.exporter(config)
 	spec := l.spec(l.tmpfs(), rule("10.77.0.0/24", cairn.AccessRW))
