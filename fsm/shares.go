@@ -177,6 +177,9 @@ func (c *CreateShare) checkType(tx *Tx) error {
 		return cause(cairn.ErrInvalid, "share %s: type %s is for format %s, not %s", s.Name, t.Name, t.Format, s.Format)
 	case len(c.Replicas) > 1 && t.Replication == cairn.ReplicationNone:
 		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer replicas", s.Name, t.Name)
+	case t.Failover == cairn.FailoverAuto && s.Protocol == cairn.ProtocolNFS:
+		// The NFS server of a kernel serves on when every process of ours is stopped. Nobody would be fenced.
+		return cause(cairn.ErrNotSupported, "share %s: type %s fails over by itself, which nfs shares cannot do safely; use a type with failover = manual", s.Name, t.Name)
 	case s.Source != "" && !t.Clone:
 		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer shares from snapshots", s.Name, t.Name)
 	}

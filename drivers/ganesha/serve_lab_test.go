@@ -46,7 +46,7 @@ func labExporter(t *testing.T, guard drivers.Guard) (*ganesha.Exporter, ganesha.
 	config := ganesha.DefaultConfig()
 	config.StateDir = t.TempDir()
 	config.ServiceAddresses = []netip.Addr{server}
-	config.Port = freePort(t) // to a client every exporter is another server
+	config.Port = freePort(t)       // to a client every exporter is another server
 	config.Grace = 20 * time.Second // an emulated client takes long to reclaim
 	config.Guard, config.Logger = guard, slog.New(slog.NewTextHandler(t.Output(), nil))
 	e, err := ganesha.New(config)
