@@ -120,7 +120,7 @@ func (s *server) killUnready(process *tool.Process) {
 
 func (s *server) ended(err error) error {
 	s.update(func() {
-		s.failure = fmt.Errorf("Ganesha does not run: %w", err)
+		s.failure = fmt.Errorf("ganesha does not run: %w", err)
 		if len(s.words) > 0 {
 			s.failure = fmt.Errorf("%w: %s", s.failure, strings.Join(s.words, "; "))
 		}
@@ -194,7 +194,7 @@ func (s *server) wait(ctx context.Context, what string, condition func() bool) e
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("Ganesha: %s: %w: %w", what, cairn.ErrTimeout, context.Cause(ctx))
+			return fmt.Errorf("ganesha: %s: %w: %w", what, cairn.ErrTimeout, context.Cause(ctx))
 		}
 	}
 }
@@ -258,7 +258,7 @@ func (s *server) serves(n uint16) error {
 	case s.failure != nil:
 		return fmt.Errorf("%w: %w", cairn.ErrUnavailable, s.failure)
 	}
-	return fmt.Errorf("Ganesha has refused the export: %s: %w", strings.Join(s.words, "; "), cairn.ErrUnavailable)
+	return fmt.Errorf("ganesha has refused the export: %s: %w", strings.Join(s.words, "; "), cairn.ErrUnavailable)
 }
 
 // drained waits until no request of the export is in progress. A Ganesha that has ended has none.
@@ -280,7 +280,7 @@ func (s *server) kill(ctx context.Context) error {
 	case err := <-done:
 		return err
 	case <-ctx.Done():
-		return fmt.Errorf("Ganesha: killed and not ended: %w: %w", cairn.ErrTimeout, context.Cause(ctx))
+		return fmt.Errorf("ganesha: killed and not ended: %w: %w", cairn.ErrTimeout, context.Cause(ctx))
 	}
 }
 
