@@ -21,7 +21,7 @@ func (z *ZFS) send(c *call) error {
 		return unknown("%s", c.cmd)
 	}
 	if c.has('n') {
-		z.describe(c, h, offset, left, s)
+		z.estimate(c, h, left, s)
 		return nil
 	}
 	if s.of.locked() && h.Raw == nil {
@@ -62,7 +62,7 @@ func (z *ZFS) sendWhat(c *call) (h header, offset int, s *snapshot, base state, 
 		if len(c.args) > 0 || c.has('i') || c.has('p') {
 			return h, 0, nil, nil, unknown("%s", c.cmd)
 		}
-		return z.resumeWhat(c.value('t', ""))
+		return z.resumeWhat(c, c.value('t', ""))
 	}
 	if len(c.args) != 1 || !strings.Contains(c.args[0], "@") {
 		return h, 0, nil, nil, unknown("%s", c.cmd)
@@ -143,20 +143,26 @@ func (z *ZFS) isBefore(e entity, s *snapshot) bool {
 }
 
 // resumeWhat finds what a token asks for.
-func (z *ZFS) resumeWhat(token string) (h header, offset int, s *snapshot, base state, err error) {
+func (z *ZFS) resumeWhat(c *call, token string) (h header, offset int, s *snapshot, base state, err error) {
 	told, offset, err := parseToken(token)
 	if err != nil {
 		return h, 0, nil, nil, err
+	}
+	if c.has('P') {
+		told.describe(c, offset)
 	}
 	e, ok := z.find(told.Name)
 	switch p := z.poolOf(told.Name); {
 	case p != nil && p.suspended:
 		return h, 0, nil, nil, unknown("send -t from a suspended pool")
-	case !ok && z.hasGUID(told.To):
+	case ok && e.snap.guid == told.To:
+	case z.hasGUID(told.To) && told.From != 0 && c.has('n'): // it takes the copy, which does not have the base
+		return h, 0, nil, nil, resumeFailure("Invalid cross-device link")
+	case z.hasGUID(told.To):
 		return h, 0, nil, nil, unknown("a token of a snapshot that has another name now")
 	case !ok:
 		return h, 0, nil, nil, resumeFailure("'%s' used in the initial send no longer exists", told.Name)
-	case e.snap.guid != told.To:
+	default:
 		return h, 0, nil, nil, resumeFailure("'%s' is no longer the same snapshot used in the initial send", told.Name)
 	}
 	s = e.snap
@@ -195,15 +201,19 @@ func resumeFailure(format string, args ...any) error {
 	return &failure{text: "cannot resume send: " + fmt.Sprintf(format, args...), code: 255}
 }
 
-// describe is what -nP says.
-func (z *ZFS) describe(c *call, h header, offset int, estimate int64, s *snapshot) {
+// describe is what -nP says of a token.
+func (h header) describe(c *call, offset int) {
+	fmt.Fprintf(&c.stdout, "resume token contents:\nnvlist version: 0\n")
+	if h.From != 0 {
+		fmt.Fprintf(&c.stdout, "\tfromguid = %#x\n", h.From)
+	}
+	fmt.Fprintf(&c.stdout, "\tobject = %#x\n\toffset = %#x\n\tbytes = %#x\n\ttoguid = %#x\n\ttoname = %s\n", 2, offset, offset, h.To, h.Name)
+}
+
+// estimate is what -nP says of a stream.
+func (z *ZFS) estimate(c *call, h header, bytes int64, s *snapshot) {
 	from := ""
 	if c.has('t') {
-		fmt.Fprintf(&c.stdout, "resume token contents:\nnvlist version: 0\n")
-		if h.From != 0 {
-			fmt.Fprintf(&c.stdout, "\tfromguid = %#x\n", h.From)
-		}
-		fmt.Fprintf(&c.stdout, "\tobject = %#x\n\toffset = %#x\n\tbytes = %#x\n\ttoguid = %#x\n\ttoname = %s\n", 2, offset, offset, h.To, h.Name)
 		from = z.nameOf(h.From, s.of)
 	} else if c.has('i') {
 		from = c.value('i', "")
@@ -212,11 +222,11 @@ func (z *ZFS) describe(c *call, h header, offset int, estimate int64, s *snapsho
 		}
 	}
 	if from != "" {
-		fmt.Fprintf(&c.stdout, "incremental\t%s\t%s\t%d\n", from, s.full(), estimate)
+		fmt.Fprintf(&c.stdout, "incremental\t%s\t%s\t%d\n", from, s.full(), bytes)
 	} else {
-		fmt.Fprintf(&c.stdout, "full\t%s\t%d\n", s.full(), estimate)
+		fmt.Fprintf(&c.stdout, "full\t%s\t%d\n", s.full(), bytes)
 	}
-	fmt.Fprintf(&c.stdout, "size\t%d\n", estimate)
+	fmt.Fprintf(&c.stdout, "size\t%d\n", bytes)
 }
 
 // nameOf is the snapshot or bookmark of d with a guid.

@@ -81,7 +81,6 @@ var notSimulated = map[string]bool{
 	"zfs inherit nosuch tank/a": true, // says everything that zfs knows about properties
 	"zpool get -Hp feature@encryption,feature@bookmarks,feature@bookmark_v2,feature@extensible_dataset tank": true,
 	"zfs send tank/cut": true, // a file system, not a snapshot
-	"zfs send -nP -t":   true, // an option without a value
 	// The order of tags is that of a hash.
 	"zfs holds -H tank/a@s1":           true,
 	"zfs holds -H tank/a@s1 tank/b@g1": true,
