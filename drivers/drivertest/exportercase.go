@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
@@ -72,10 +73,12 @@ func (c *exporterCase) writeInBackground(at cairn.ExportLocation, name string) <
 	return written
 }
 
-// staysHeld gives a write that should be held every chance to go through: many round trips of reads, which are not held.
+// staysHeld gives a write that should be held every chance to go through: many round trips of reads, which are not held, and
+// some time for exporters that have no round trips.
 func (c *exporterCase) staysHeld(at cairn.ExportLocation, written <-chan error, name string) {
 	c.Helper()
-	for range 50 {
+	began := time.Now()
+	for rounds := 0; rounds < 50 || time.Since(began) < 200*time.Millisecond; rounds++ {
 		c.reads(c.client(c.inside), at, "hello", "world")
 		select {
 		case err := <-written:
