@@ -29,6 +29,7 @@ var layers = map[string][]string{
 	"drivers/tool/transcript": {"", "drivers/tool"},
 	"drivers/calls":           {},
 	"drivers/zfs":             {"", "drivers", "drivers/calls", "drivers/tool"},
+	"drivers/btrfs":           {"", "drivers", "drivers/calls", "drivers/tool"},
 	"drivers/dir":             {"", "drivers"},
 	"drivers/webdav":          {"", "drivers"},
 	"drivers/drivertest":      {"", "drivers"},
