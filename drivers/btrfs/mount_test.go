@@ -16,37 +16,51 @@ import (
 // mountTest names the test that this process was started for, with a mount namespace of its own.
 const mountTest = "CAIRN_TEST_MOUNT"
 
-// withDisks runs body as root with new file systems of btrfs, mounted in a process that has a mount namespace of its own:
-// nobody else sees them, and the kernel takes them away when the process ends, however it ends, at the latest with this one.
+// withDisks runs body as root with new file systems of btrfs that nobody else sees.
 func withDisks(t *testing.T, n int, body func(t *testing.T, disks ...disk)) {
+	t.Helper()
+	if inNamespace(t, "-test.run=^"+t.Name()+"$", "-test.v") {
+		body(t, newDisks(t, n)...)
+	}
+}
+
+// inNamespace starts this process once more with args and a mount namespace of its own, and reports whether it is in that
+// process. What is mounted there the kernel takes away when the process ends, however it ends, at the latest with this one.
+func inNamespace(t testing.TB, args ...string) bool {
 	t.Helper()
 	if os.Getenv(mountTest) != "" {
 		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 			t.Fatalf("private mounts: %v", err)
 		}
-		var disks []disk
-		for range n {
-			d := newDisk(t)
-			d.mount(t)
-			disks = append(disks, d)
-		}
-		body(t, disks...)
-		return
+		return true
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a file system: run as root")
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=0")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], append(args, "-test.timeout=0")...)
 	cmd.Env = append(os.Environ(), mountTest+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
 	switch {
-	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" "):
+	case strings.Contains(string(out), "--- SKIP: "+t.Name()):
 		t.Skipf("%s", out)
-	case err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" "):
+	case err != nil || !strings.Contains(string(out), "PASS"):
 		t.Fatalf("%v\n%s", err, out)
 	}
 	t.Logf("in a mount namespace of its own:\n%s", out)
+	return false
+}
+
+// newDisks makes and mounts file systems.
+func newDisks(t testing.TB, n int) []disk {
+	t.Helper()
+	var disks []disk
+	for range n {
+		d := newDisk(t)
+		d.mount(t)
+		disks = append(disks, d)
+	}
+	return disks
 }
 
 // disk is a file that has a btrfs file system in it, and where to mount it.
@@ -66,7 +80,7 @@ func newDisk(t testing.TB) disk {
 	must(t, os.Mkdir(d.dir, 0o755))
 	must(t, os.WriteFile(d.image, nil, 0o600))
 	must(t, os.Truncate(d.image, 2*gib))
-	for _, command := range [][]string{{"mkfs.btrfs", "-q", "-m", "single", d.image}, {"btrfs", "--version"}} {
+	for _, command := range [][]string{{"mkfs.btrfs", "-q", d.image}, {"btrfs", "--version"}} {
 		if err := execute(command...); err != nil {
 			t.Skipf("cannot make a btrfs file system: %v", err)
 		}
