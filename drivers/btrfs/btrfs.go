@@ -63,16 +63,17 @@ type Config struct {
 // Calls that change a replica exclude each other, for as long as their tools run. Those that only look do not wait for
 // them: a replica can be looked at while it is received.
 type Pool struct {
-	path   string // absolute
-	poolID cairn.PoolID
-	max    int64
-	log    *slog.Logger
-	runner Runner
-	step   func(name string, do func() error) error
-	dir    *os.File // the pool directory, locked against other processes
-	quota  quota
-	calls  calls.Calls
-	sends  sends
+	path    string // absolute
+	poolID  cairn.PoolID
+	max     int64
+	log     *slog.Logger
+	runner  Runner
+	step    func(name string, do func() error) error
+	dir     *os.File // the pool directory, locked against other processes
+	quota   quota
+	dropped dropped
+	calls   calls.Calls
+	sends   sends
 }
 
 var (

@@ -483,3 +483,21 @@ func TestOpenSettlesLimits(t *testing.T) {
 		}
 	})
 }
+
+// Sync points come and go every few seconds, and no groups may be left of them.
+func TestGroupsAreDropped(t *testing.T) {
+	withDisks(t, 1, func(t *testing.T, disks ...disk) {
+		f := newFixture(t, disks[0], nil)
+		f.create("r1", gib/8)
+		for range 40 {
+			f.snapshot("r1", "s1")
+			must(t, f.p.DeleteSnapshot(t.Context(), "r1", 1, "s1"))
+		}
+		must(t, execute("btrfs", "subvolume", "sync", disks[0].dir))
+		out, err := tool.NewMachine().Run(t.Context(), tool.Cmd{Name: "btrfs", Args: []string{"qgroup", "show", disks[0].dir}})
+		must(t, err)
+		if n := strings.Count(string(out.Stdout), "\n0/"); n > 2+16 {
+			t.Errorf("%d quota groups are left:\n%s", n, out.Stdout)
+		}
+	})
+}

@@ -86,7 +86,7 @@ func (o *op) remove(path string) error {
 	case err != nil || kind == kindAbsent:
 		return err
 	case kind == kindSubvolume:
-		return o.tool("delete subvolume "+filepath.Base(path), "btrfs", "subvolume", "delete", "--commit-after", path)
+		return o.deleteSubvolume(path)
 	}
 	if _, err := o.survey(path); err != nil {
 		return err

@@ -29,6 +29,7 @@ func TestDiagnose(t *testing.T) {
 		{"ERROR: cannot open /srv/pool/r1: Permission denied", cairn.ErrDenied},
 		{"ERROR: Could not destroy subvolume/snapshot: Directory not empty", cairn.ErrInUse},
 		{"ERROR: Could not destroy subvolume/snapshot: Device or resource busy", cairn.ErrInUse},
+		{"ERROR: unable to destroy quota group: Device or resource busy", cairn.ErrInUse},
 		{"ERROR: target path already exists: data", cairn.ErrExists},
 		{"ERROR: cannot snapshot '/srv/pool/r1/data': File exists", cairn.ErrExists},
 		{"At snapshot s2\nERROR: cannot find parent subvolume", cairn.ErrPrecondition},

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"github.com/cairn-storage/cairn"
@@ -136,6 +137,44 @@ func checkFits(used, size int64) error {
 		return fmt.Errorf("%s (%d bytes) are used, more than %s: %w", cairn.FormatSize(used), used, cairn.FormatSize(size), cairn.ErrDataLoss)
 	}
 	return nil
+}
+
+// dropped are the groups of subvolumes that were deleted last, oldest first.
+type dropped struct {
+	mu  sync.Mutex
+	ids []uint64
+}
+
+// add returns the oldest when there are more than the kernel is given time for.
+func (d *dropped) add(id uint64) (oldest uint64, ok bool) {
+	const patience = 16
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ids = append(d.ids, id)
+	if len(d.ids) <= patience {
+		return 0, false
+	}
+	oldest, d.ids = d.ids[0], d.ids[1:]
+	return oldest, true
+}
+
+// dropGroup sees to it that the group of a subvolume that was deleted goes as well. Linux 6.11 and newer do it themselves, after
+// a while; before that groups without a subvolume pile up, and every commit has to count them.
+func (o *op) dropGroup(id uint64) error {
+	oldest, ok := o.dropped.add(id)
+	if !ok || !o.quota.on() {
+		return nil
+	}
+	name := strconv.FormatUint(oldest, 10)
+	left, err := there(filepath.Join(o.quota.groups, "0_"+name))
+	if err != nil || !left {
+		return err
+	}
+	err = o.tool("drop quota group", "btrfs", "qgroup", "destroy", "0/"+name, o.path)
+	if errors.Is(err, cairn.ErrInUse) {
+		return nil // the kernel says that it will do it
+	}
+	return err
 }
 
 // settleLimits gives every replica the limit of its mark: a crash, or somebody who turned quotas off and on again, may have

@@ -105,6 +105,18 @@ func (o *op) makeSubvolume(path string) error {
 	return o.tool("make subvolume "+filepath.Base(path), "btrfs", "subvolume", "create", path)
 }
 
+// deleteSubvolume is durable when it returns. The kernel frees the blocks in its own time.
+func (o *op) deleteSubvolume(path string) error {
+	s, err := subvolumeAt(path)
+	if err != nil {
+		return err
+	}
+	if err := o.tool("delete subvolume "+filepath.Base(path), "btrfs", "subvolume", "delete", "--commit-after", path); err != nil {
+		return err
+	}
+	return o.dropGroup(s.ID)
+}
+
 // snapshotTo makes a snapshot at a path where nothing is, durably. It has the limit of its source, which it can hardly ever
 // use, and a read-only one also says of what it is a received copy.
 func (o *op) snapshotTo(step, source, path string, readOnly bool) error {
