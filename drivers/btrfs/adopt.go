@@ -101,7 +101,7 @@ func (o *op) copyTree(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return o.syncAll()
+	return o.flush()
 }
 
 // checkAdoptable makes sure that name is a directory or subvolume that nobody owns and that does not hold more than size.

@@ -146,7 +146,7 @@ func (o *op) open(mustExist bool) error {
 		return err
 	}
 	// What an earlier process did just before it was killed is visible now; from here on it is durable as well.
-	if err := o.syncAll(); err != nil {
+	if err := o.flush(); err != nil {
 		return err
 	}
 	if err := o.enableQuota(); err != nil {

@@ -111,12 +111,11 @@ func (o *op) writeJSON(what, path string, v any) error {
 	if err != nil {
 		return err
 	}
-	tmp := path + ".tmp"
-	if err := o.do("write "+what, func() error { return writeDurably(tmp, append(data, '\n')) }); err != nil {
-		return err
-	}
-	return o.do("replace "+what, func() error {
-		if err := os.Rename(tmp, path); err != nil {
+	return o.do("write "+what, func() error {
+		if err := writeDurably(path+".tmp", append(data, '\n')); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".tmp", path); err != nil {
 			return err
 		}
 		return syncDirs(filepath.Dir(path))

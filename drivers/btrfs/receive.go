@@ -83,7 +83,7 @@ func (o *op) receive(home string, snap cairn.SnapshotID, r io.Reader) error {
 	if err := checkArrived(arrived); err != nil {
 		return err
 	}
-	if err := o.syncAll(); err != nil {
+	if err := o.flush(); err != nil {
 		return err
 	}
 	if err := o.snapshotTo("COMMIT make snapshot", arrived, filepath.Join(home, "snapshots", string(snap)), true); err != nil {

@@ -171,7 +171,7 @@ func (o *op) build(want mark, fill func(work string) error) error {
 	if err := fill(work); err != nil {
 		return err
 	}
-	if err := o.syncAll(); err != nil {
+	if err := o.flush(); err != nil {
 		return err
 	}
 	return o.rename("COMMIT place replica", work, o.home(o.id))
@@ -328,7 +328,7 @@ func (o *op) seal(path string) error {
 	if err := o.limit(path, sealedLimit); err != nil {
 		return err
 	}
-	return o.syncAll()
+	return o.flush()
 }
 
 // Unseal is Seal backwards.
