@@ -5,9 +5,11 @@ package node
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -50,8 +52,8 @@ type LogConfig struct {
 // PoolConfig describes one pool.
 type PoolConfig struct {
 	Name   string `toml:"name"`
-	Driver string `toml:"driver"` // "dir" or "zfs"
-	// Path is the directory of a dir pool.
+	Driver string `toml:"driver"` // "dir", "btrfs" or "zfs"
+	// Path is the directory of a dir pool, or where the file system of a btrfs pool is mounted.
 	Path string `toml:"path"`
 	// ZFS is for a zfs pool.
 	ZFS *ZFSConfig `toml:"zfs"`
@@ -188,12 +190,12 @@ func (p *PoolConfig) check() error {
 }
 
 func (p *PoolConfig) checkDriver() error {
-	switch {
-	case p.Driver != driverDir && p.Driver != driverZFS:
-		return fmt.Errorf("pool %q: driver %q is not known; this version has: %s, %s: %w", p.Name, p.Driver, driverDir, driverZFS, cairn.ErrInvalid)
-	case p.Driver == driverDir && !filepath.IsAbs(p.Path):
+	switch known := slices.Sorted(maps.Keys(Drivers())); {
+	case !slices.Contains(known, p.Driver):
+		return fmt.Errorf("pool %q: driver %q is not known; this version has: %s: %w", p.Name, p.Driver, strings.Join(known, ", "), cairn.ErrInvalid)
+	case p.Driver != driverZFS && !filepath.IsAbs(p.Path):
 		return fmt.Errorf("pool %q: path %q: must be an absolute path: %w", p.Name, p.Path, cairn.ErrInvalid)
-	case p.Driver == driverDir && p.ZFS != nil:
+	case p.Driver != driverZFS && p.ZFS != nil:
 		return fmt.Errorf("pool %q: has a section pool.zfs, but driver %q: %w", p.Name, p.Driver, cairn.ErrInvalid)
 	case p.Driver == driverZFS && (p.ZFS == nil || p.ZFS.Dataset == ""):
 		return fmt.Errorf("pool %q: pool.zfs.dataset is missing, such as \"tank/cairn\": %w", p.Name, cairn.ErrInvalid)

@@ -44,7 +44,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		"nowhere to be reached": {"data_dir = \"/d\"\nlisten = \"0.0.0.0:7450\"\n", "advertise: is missing"},
 		"name with slash":       {"data_dir = \"/d\"\nname = \"a/b\"\n", "character '/' is not allowed"},
 		"two pools, one name":   {goodConfig + goodConfig[strings.Index(goodConfig, "[["):], "described twice"},
-		"unknown driver":        {strings.Replace(goodConfig, `"dir"`, `"tape"`, 1), `driver "tape" is not known; this version has: dir, zfs`},
+		"unknown driver":        {strings.Replace(goodConfig, `"dir"`, `"tape"`, 1), `driver "tape" is not known; this version has: btrfs, dir, zfs`},
 		"relative pool":         {strings.Replace(goodConfig, "/srv/", "srv/", 1), "must be an absolute path"},
 		"reserved too much":     {goodConfig + "reserved_percent = 100\n", "must be 0 to 99"},
 		"ratio below one":       {goodConfig + "over_subscription_percent = 50\n", "must be 100 to 10000"},

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/drivers/btrfs"
 	"github.com/cairn-storage/cairn/drivers/dir"
 	"github.com/cairn-storage/cairn/drivers/zfs"
 )
@@ -26,13 +27,14 @@ type OpenPool func(ctx context.Context, id cairn.PoolID, config PoolConfig, used
 
 // Drivers are the pool drivers of this version, by the name that configurations use.
 func Drivers() map[string]OpenPool {
-	return map[string]OpenPool{driverDir: openDir, driverZFS: openZFS}
+	return map[string]OpenPool{driverDir: openDir, driverBtrfs: openBtrfs, driverZFS: openZFS}
 }
 
 // Names of drivers.
 const (
-	driverDir = "dir"
-	driverZFS = "zfs"
+	driverDir   = "dir"
+	driverBtrfs = "btrfs"
+	driverZFS   = "zfs"
 )
 
 func openZFS(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error) {
@@ -40,6 +42,14 @@ func openZFS(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool,
 		Dataset: config.ZFS.Dataset, PoolID: id, MustExist: used, Prefix: config.ZFS.Prefix,
 		CreateOptions: config.ZFS.Create, Thick: config.ZFS.Thick, Logger: logger,
 	})
+}
+
+func openBtrfs(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error) {
+	limit, err := config.maxBytes()
+	if err != nil {
+		return nil, err
+	}
+	return btrfs.Open(ctx, btrfs.Config{Path: config.Path, PoolID: id, MustExist: used, MaxBytes: limit, Logger: logger})
 }
 
 func openDir(ctx context.Context, id cairn.PoolID, config PoolConfig, used bool, logger *slog.Logger) (drivers.Pool, error) {
