@@ -17,10 +17,10 @@ demo: build ## three servers, real files, one kill -9: every byte is checked
 	bin/cairn-demo
 
 test: ## everything that needs neither root nor servers of its own
-	$(GOTEST) $(UNIT)
+	$(GOTEST) -timeout 20m $(UNIT)
 
 race: ## the same under the race detector
-	$(GOTEST) -race $(UNIT)
+	$(GOTEST) -race -timeout 30m $(UNIT)
 
 lint: ## formatting, vet, staticcheck and the API's style
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "gofmt: the files above are not formatted"; exit 1; }
@@ -29,10 +29,10 @@ lint: ## formatting, vet, staticcheck and the API's style
 	$(TOOL) buf lint
 
 sweep: ## every crash point of every driver and of the actors, and real kills
-	$(GOTEST) -v -count=1 -run 'Crash|Kill' ./drivers/... ./actors/...
+	$(GOTEST) -v -count=1 -timeout 30m -run 'Crash|Kill' ./drivers/... ./actors/...
 
 system: build ## clusters of real server processes
-	$(GOTEST) -count=1 ./systemtest/...
+	$(GOTEST) -count=1 -timeout 30m ./systemtest/...
 
 lab: ## the image of a virtual machine with a real storage kernel, built once (deploy/lab)
 	deploy/lab/lab build

@@ -17,10 +17,7 @@ import (
 // replica, or was overwritten, or is kept in a diverged snapshot; an acknowledged snapshot is the same on every replica in sync;
 // and once everything is up again, everything is in sync and no sync point is left over.
 func TestReplicasThroughEverything(t *testing.T) {
-	runs := 150
-	if testing.Short() {
-		runs = 20
-	}
+	const runs = 60
 	seed := rand.Uint64()
 	for run := range runs {
 		h := &havoc{fleet: newFleet(t, 3, cairn.FailoverAuto), random: rand.New(rand.NewPCG(seed, uint64(run)))}
