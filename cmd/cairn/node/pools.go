@@ -138,11 +138,12 @@ func driversOf(pools []pool) map[cairn.PoolID]drivers.Pool {
 	return all
 }
 
-// protocols are what the pool's replicas can be served by. NFS servers need a file system for each, with a size of its own.
+// protocols are what the pool's replicas can be served by. NFS servers need a file system for each, with a size of its own;
+// WebDAV needs a directory beside the data to prepare uploads in, and a dataset has nothing beside it.
 func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter) []cairn.Protocol {
 	var all []cairn.Protocol
 	for protocol := range exporters {
-		if protocol != cairn.ProtocolNFS || p.config.Driver == driverZFS {
+		if (protocol == cairn.ProtocolNFS) == (p.config.Driver == driverZFS) {
 			all = append(all, protocol)
 		}
 	}
