@@ -166,7 +166,7 @@ func (e *Exporter) export(ctx context.Context, spec drivers.ExportSpec) error {
 		return err
 	}
 	defer unlock()
-	if _, err := e.kernel.fileSystem(ctx, spec.Root); err != nil {
+	if _, err := e.fileSystem(ctx, spec); err != nil {
 		return err
 	}
 	if err := e.change(ctx, func(r *record.Record) error { return r.Put(spec) }); err != nil {

@@ -81,7 +81,7 @@ func (e *Exporter) reconcile(ctx context.Context, name string) error {
 	path := e.path(name)
 	var root device
 	if serve {
-		if root, err = e.kernel.fileSystem(ctx, entry.Spec.Root); err != nil {
+		if root, err = e.fileSystem(ctx, entry.Spec); err != nil {
 			return err
 		}
 	}
@@ -109,6 +109,24 @@ func (e *Exporter) reconcile(ctx context.Context, name string) error {
 		return err
 	}
 	return e.confirm(ctx)
+}
+
+// fileSystem is the file system to serve. ZFS unmounts a snapshot some minutes after it has mounted it, and cannot mount it
+// again while our mount holds it: then that is what is asked for, if it was made from the same root.
+func (e *Exporter) fileSystem(ctx context.Context, spec drivers.ExportSpec) (device, error) {
+	before, err := e.entry(ctx, spec.ID)
+	if err != nil {
+		return device{}, err
+	}
+	mounts, err := readMounts(ownMounts)
+	if err != nil {
+		return device{}, err
+	}
+	ours := e.path(record.Name(spec))
+	if before != nil && !before.Withdrawn && before.Spec.Root == spec.Root && inPlace(mounts, ours, spec) {
+		return mounts[ours].device, nil
+	}
+	return e.kernel.fileSystem(ctx, spec.Root)
 }
 
 // unmount takes the mount away, and the name from its clients until move gives it back.
