@@ -16,7 +16,7 @@ build: ## bin/cairn and bin/cairn-demo
 demo: build ## three servers, real files, one kill -9: every byte is checked
 	bin/cairn-demo
 
-test: ## everything that needs neither root nor servers of its own
+test: ## everything that needs neither root nor servers of its own; of crash points a sample
 	$(GOTEST) -timeout 20m $(UNIT)
 
 race: ## the same under the race detector
@@ -29,7 +29,7 @@ lint: ## formatting, vet, staticcheck and the API's style
 	$(TOOL) buf lint
 
 sweep: ## every crash point of every driver and of the actors, and real kills
-	$(GOTEST) -v -count=1 -timeout 30m -run 'Crash|Kill' ./drivers/... ./actors/...
+	CAIRN_SWEEP_EVERY=1 $(GOTEST) -v -count=1 -timeout 30m -run 'Crash|Kill' ./drivers/... ./actors/...
 
 system: build ## clusters of real server processes
 	$(GOTEST) -count=1 -timeout 30m ./systemtest/...

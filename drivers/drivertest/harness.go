@@ -25,7 +25,7 @@ type Harness struct {
 	Pretends bool
 	// Patience bounds each clause and each crash point; 0 is a time that a machine of its own never takes.
 	Patience time.Duration
-	// Every has a sweep try one in so many crash points, chosen by its seed, where trying all takes too long; 0 is all.
+	// Every has a sweep try one in so many crash points, chosen by its seed; 0 leaves it to CrashSweep, and is all to Sweep.
 	Every int
 }
 

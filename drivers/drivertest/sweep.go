@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -16,6 +18,9 @@ import (
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
 )
+
+// usualEvery is one in how many crash points CrashSweep tries where nothing else is said.
+const usualEvery = 3
 
 // sweepPatience bounds one scenario at one crash point.
 const sweepPatience = time.Minute
@@ -84,10 +89,29 @@ type Report struct {
 	Failures  []string
 }
 
+// everyEnv is the environment's word on how many crash points a sweep tries: one in so many, all of them with 1.
+const everyEnv = "CAIRN_SWEEP_EVERY"
+
+// Every returns one in how many crash points a sweep is to try: what CAIRN_SWEEP_EVERY says, or else the usual number, which
+// is what a quick run of all tests has time for.
+func Every(t *testing.T, usual int) int {
+	t.Helper()
+	set, ok := os.LookupEnv(everyEnv)
+	if !ok {
+		return usual
+	}
+	every, err := strconv.Atoi(set)
+	if err != nil || every < 1 {
+		t.Fatalf("%s=%q: want a whole number from 1, which is every crash point", everyEnv, set)
+	}
+	return every
+}
+
 // CrashSweep fails the test for everything that Sweep finds.
 func CrashSweep(t *testing.T, h Harness) {
 	seed := rand.Uint64()
-	t.Logf("crash sweep seed %d", seed)
+	h.Every = Every(t, cmp.Or(h.Every, usualEvery))
+	t.Logf("crash sweep seed %d, one crash point in %d", seed, h.Every)
 	report := Sweep(t, h, seed)
 	t.Logf("crash points covered: %d of %d in %d scenarios, %d scenarios skipped %v",
 		report.Covered, report.Points, report.Scenarios, len(report.Skipped), report.Skipped)

@@ -5,7 +5,6 @@ package zfs_test
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,14 +42,9 @@ func lab(t *testing.T) machine {
 func TestLabConformance(t *testing.T) { drivertest.Conformance(t, lab(t).harness()) }
 
 // TestLabCrashSweep tries some of the crash points that the simulator is swept with in full. All take half an hour of
-// emulation: CAIRN_LAB_EVERY=1.
+// emulation: CAIRN_SWEEP_EVERY=1.
 func TestLabCrashSweep(t *testing.T) {
 	m := lab(t)
 	m.every = 8
-	if every := os.Getenv("CAIRN_LAB_EVERY"); every != "" {
-		var err error
-		m.every, err = strconv.Atoi(every)
-		must(t, err)
-	}
 	drivertest.CrashSweep(t, m.harness())
 }
