@@ -1,7 +1,8 @@
 package fsm
 
-// Checkpoint compares states. Every node remembers its own digest at this entry, and compares the one that it remembers of
-// entry PrevIndex with PrevDigest, which is the leader's. The first checkpoint of a leader has PrevIndex 0.
+// Checkpoint compares states. Every node remembers its own digest after this entry (all of it, if it is a bundle), and
+// compares the one that it remembers of entry PrevIndex with PrevDigest, which is the leader's. The first checkpoint of a
+// leader has PrevIndex 0.
 type Checkpoint struct {
 	PrevIndex  uint64
 	PrevDigest uint64
@@ -23,18 +24,23 @@ type checkpoints struct {
 
 type checkpoint struct{ index, digest uint64 }
 
-// pass remembers the digest at index and reports whether the check shows, for the first time, that states differ.
-func (p *checkpoints) pass(c *Checkpoint, index, digest uint64) (diverged bool) {
+// differ reports whether the check shows, for the first time, that states differ.
+func (p *checkpoints) differ(c *Checkpoint) bool {
 	for _, old := range p.passed {
 		if old.index == c.PrevIndex && old.digest != c.PrevDigest && p.divergedAt == 0 {
-			p.divergedAt, diverged = c.PrevIndex, true
+			p.divergedAt = c.PrevIndex
+			return true
 		}
 	}
+	return false
+}
+
+// pass remembers the digest after the entry of index.
+func (p *checkpoints) pass(index, digest uint64) {
 	p.passed = append(p.passed, checkpoint{index, digest})
 	if len(p.passed) > checkpointsKept {
 		p.passed = p.passed[1:]
 	}
-	return diverged
 }
 
 // LastCheckpoint returns the newest checkpoint that this machine passed and its own digest there: what a leader puts into

@@ -13,7 +13,7 @@ import (
 // fields of its command for good.
 type Op uint8
 
-// The numbers of all commands.
+// The numbers of all commands. 255 is not for commands: it marks a bundle.
 const (
 	OpInitCluster      Op = 1
 	OpCheckpoint       Op = 2
@@ -109,11 +109,11 @@ type Meta struct {
 }
 
 // CurrentVersion is the newest version of the command set that this program understands.
-const CurrentVersion uint32 = 1
+const CurrentVersion = BundleVersion
 
 // Version returns the version of the command set that introduced the command. It may be proposed only when
 // View.CommandVersion is at least that.
-func Version(Command) uint32 { return CurrentVersion }
+func Version(Command) uint32 { return 1 }
 
 // Encode renders a command for the log: the op number, then the msgpack array [Meta, Command].
 func Encode(meta Meta, c Command) ([]byte, error) {

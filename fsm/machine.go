@@ -15,6 +15,9 @@ type Result struct {
 	// Each answers for the parts of a command that has some, in their order: nil if the part was taken. What is refused has
 	// changed nothing.
 	Each []error
+	// Bundle answers for the commands of a bundle, in their order. Then everything else but Index is empty. It is nil if the
+	// entry is one command.
+	Bundle []Result
 }
 
 // Machine holds the newest state. Apply and Restore are called by one goroutine, that of the log; everything else is safe
@@ -33,23 +36,27 @@ type subscriber struct{ notify func([]Change) }
 // New returns a machine without any rows.
 func New() *Machine { return &Machine{live: newView(), codec: newRowCodec()} }
 
-// Apply decodes one log entry and applies it. It panics on an entry that it cannot decode, and on an index that does not
-// rise: going on would let this node's state differ from the others'.
-func (m *Machine) Apply(index uint64, data []byte) Result {
-	meta, c, err := Decode(data)
+// Apply decodes one log entry and applies it: a command, or a bundle of them. It panics on an entry that it cannot decode,
+// and on an index that does not rise: going on would let this node's state differ from the others'.
+func (m *Machine) Apply(index uint64, entry []byte) Result {
+	commands, err := decodeEntry(entry)
 	if err != nil {
 		panic(fmt.Errorf("fsm: log entry %d: %w", index, err))
 	}
-	result, changes, subscribers := m.apply(index, meta, c)
+	results, changes, subscribers := m.apply(index, commands)
 	if len(changes) > 0 {
 		for _, s := range subscribers {
 			s.notify(changes)
 		}
 	}
-	return result
+	if len(results) == 1 {
+		return results[0]
+	}
+	return Result{Index: index, Bundle: results}
 }
 
-func (m *Machine) apply(index uint64, meta Meta, c Command) (Result, []Change, []*subscriber) {
+// apply holds the lock from the first command to the last: an index stands for one state.
+func (m *Machine) apply(index uint64, commands []stamped) ([]Result, []Change, []*subscriber) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if index <= m.live.index {
@@ -57,12 +64,24 @@ func (m *Machine) apply(index uint64, meta Meta, c Command) (Result, []Change, [
 	}
 	m.live.index = index
 	m.frozen = nil
-	tx := newTx(m.live, meta, m.codec)
-	result := tx.run(c)
-	if check, ok := c.(*Checkpoint); ok && result.Err == nil && m.checkpoints.pass(check, index, m.live.digest) {
-		tx.changes = append(tx.changes, Change{TableDivergence, numberKey(check.PrevIndex)})
+	results := make([]Result, len(commands))
+	var changes []Change
+	checked := false
+	for i, c := range commands {
+		tx := newTx(m.live, c.Meta, m.codec)
+		results[i] = tx.run(c.Command)
+		changes = append(changes, tx.changes...)
+		if check, ok := c.Command.(*Checkpoint); ok && results[i].Err == nil {
+			checked = true
+			if m.checkpoints.differ(check) {
+				changes = append(changes, Change{TableDivergence, numberKey(check.PrevIndex)})
+			}
+		}
 	}
-	return result, tx.changes, m.subscribers
+	if checked {
+		m.checkpoints.pass(index, m.live.digest)
+	}
+	return results, changes, m.subscribers
 }
 
 // DryRun answers what Apply would answer now, by the same code, and keeps nothing.

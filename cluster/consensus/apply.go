@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -19,18 +20,48 @@ var ErrNotLeader = errors.New("not the leader")
 // defaultTimeout bounds calls whose context has no deadline.
 const defaultTimeout = 10 * time.Second
 
-// Apply proposes a command and waits for its result. Concurrent calls share a disk write. Errors mean that nothing was
-// decided: ErrNotLeader, cairn.ErrUnavailable (certainly not done) or cairn.ErrUnknownOutcome.
+// Apply proposes a command and waits for its result. Concurrent calls share log entries and disk writes. Errors mean that
+// nothing was decided: ErrNotLeader, cairn.ErrUnavailable (certainly not done) or cairn.ErrUnknownOutcome.
 func (e *Engine) Apply(ctx context.Context, data []byte) (fsm.Result, error) {
-	response, err := e.propose(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future { return r.Apply(data, timeout) })
-	if err != nil {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	if _, err := e.writable(ctx); err != nil {
 		return fsm.Result{}, err
 	}
-	result, ok := response.(fsm.Result)
-	if !ok {
-		return fsm.Result{}, fmt.Errorf("raft: the entry was applied before it was proposed: %w", cairn.ErrUnknownOutcome)
+	return e.queue.do(ctx, data)
+}
+
+// proposeEntry makes one log entry of the commands and returns their results, in order. An error is about all of them.
+func (e *Engine) proposeEntry(commands [][]byte, deadline time.Time) ([]fsm.Result, error) {
+	i, err := e.writable(e.ctx)
+	if err != nil {
+		return nil, err
 	}
-	return result, nil
+	entry := commands[0]
+	if len(commands) > 1 {
+		entry = fsm.Bundle(commands)
+	}
+	future := i.Apply(entry, patience(deadline))
+	if err := e.answered(future); err != nil {
+		return nil, err
+	}
+	result, ok := future.Response().(fsm.Result)
+	if !ok {
+		return nil, fmt.Errorf("raft: the entry was applied before it was proposed: %w", cairn.ErrUnknownOutcome)
+	}
+	if len(commands) > 1 {
+		return result.Bundle, nil
+	}
+	return []fsm.Result{result}, nil
+}
+
+// room is how many entries may be on their way at the same time, and of how many commands each. A node that does not
+// understand bundles must not get any.
+func (e *Engine) room() (entries, commands int) {
+	if e.machine.View().CommandVersion() < fsm.BundleVersion {
+		return math.MaxInt, 1
+	}
+	return maxEntries, maxBundled
 }
 
 // Begin makes a new leader ready: it commits an entry of its term and waits until everything before it has been applied.
@@ -50,16 +81,45 @@ func (e *Engine) Begin(ctx context.Context) error {
 
 // barrier commits an entry that holds nothing, and returns when everything before it has been applied.
 func (e *Engine) barrier(ctx context.Context) error {
-	_, err := e.propose(ctx, func(r *raft.Raft, timeout time.Duration) raft.Future { return r.Barrier(timeout) })
-	return err
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	i, err := e.writable(ctx)
+	if err != nil {
+		return err
+	}
+	deadline, _ := ctx.Deadline()
+	done := make(chan error, 1)
+	go func() {
+		future := i.Barrier(patience(deadline))
+		err := e.answered(future)
+		if entry, ok := future.(raft.IndexFuture); ok && err == nil {
+			// The machine never sees a barrier. Without this, also for one that nobody waits for any more, a reader would
+			// wait for its index until the next command.
+			e.machine.advance(entry.Index(), 0)
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("raft: no answer before the deadline: %w", cairn.ErrUnknownOutcome)
+	}
 }
 
-func (e *Engine) propose(ctx context.Context, submit func(*raft.Raft, time.Duration) raft.Future) (any, error) {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, defaultTimeout)
-		defer cancel()
+// bounded gives the context a deadline, if it has none.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
 	}
+	return context.WithTimeout(ctx, defaultTimeout)
+}
+
+// patience is how long Raft may take to accept an entry; for Raft, 0 and less would be for ever.
+func patience(deadline time.Time) time.Duration { return max(time.Until(deadline), time.Millisecond) }
+
+// writable returns the instance that takes proposals now. Its errors mean that nothing was done.
+func (e *Engine) writable(ctx context.Context) (*instance, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("raft: %w: %w", err, cairn.ErrUnavailable)
 	}
@@ -70,32 +130,16 @@ func (e *Engine) propose(ctx context.Context, submit func(*raft.Raft, time.Durat
 	if waiting := e.DiskWaiting(); waiting > e.config.Timing.DiskLimit {
 		return nil, fmt.Errorf("raft: the leader's disk has not answered for %s: %w", waiting.Round(time.Millisecond), cairn.ErrUnavailable)
 	}
-	deadline, _ := ctx.Deadline()
-	type outcome struct {
-		response any
-		err      error
+	return i, nil
+}
+
+// answered waits until Raft has decided about a proposal, or cannot any more.
+func (e *Engine) answered(future raft.Future) error {
+	err := future.Error()
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		e.watchTransfer()
 	}
-	done := make(chan outcome, 1)
-	go func() {
-		future := submit(i.Raft, time.Until(deadline))
-		o := outcome{err: future.Error()}
-		if f, ok := future.(raft.ApplyFuture); ok && o.err == nil {
-			o.response = f.Response()
-			// The machine never sees a barrier. Without this, also for one that nobody waits for any more, a reader would
-			// wait for its index until the next command.
-			e.machine.advance(f.Index(), 0)
-		}
-		done <- o
-	}()
-	select {
-	case o := <-done:
-		if errors.Is(o.err, raft.ErrLeadershipTransferInProgress) {
-			e.watchTransfer()
-		}
-		return o.response, translate(o.err)
-	case <-ctx.Done():
-		return nil, fmt.Errorf("raft: no answer before the deadline: %w", cairn.ErrUnknownOutcome)
-	}
+	return translate(err)
 }
 
 // translate maps what Raft says to what is known of the entry.

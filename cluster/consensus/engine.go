@@ -18,8 +18,8 @@ import (
 const stopTimeout = 10 * time.Second
 
 // Engine owns the stores, the state machine and the Raft instance of a node. Its goroutines are one supervisor, one
-// forwarder of leadership changes per instance, and one per call that Raft has not answered yet; Close awaits all but those
-// that wait for a disk that hangs.
+// forwarder of leadership changes per instance, and one per entry and barrier that Raft has not answered yet; Close awaits
+// all but those that wait for a disk that hangs.
 type Engine struct {
 	config   Config
 	stores   *stores
@@ -29,6 +29,7 @@ type Engine struct {
 	terms    chan bool
 	ready    atomic.Uint64 // the term in which this node has committed an entry as leader; 0 = none
 	reads    *Rounds
+	queue    *queue // of commands that become entries
 	transfer *guard.Transfer
 	failed   chan error
 	restarts chan string
@@ -67,6 +68,7 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 		lifetime: lifetime{ctx: ctx, cancel: cancel, watched: make(chan struct{})},
 	}
 	e.reads = NewRounds(ctx, e.readRound)
+	e.queue = newQueue(e.proposeEntry, e.room)
 	e.transfer = &guard.Transfer{Probe: e.probe, Limit: 2 * config.Timing.Heartbeat, Interval: config.Timing.Heartbeat / 4}
 	var err error
 	if e.stores, err = openStores(&config); err != nil {
@@ -263,10 +265,12 @@ func (e *Engine) DiskWaiting() time.Duration { return e.stores.disk.Waiting() }
 // Close stops Raft and closes the stores.
 func (e *Engine) Close() error {
 	e.cancel()
+	e.queue.close()
 	<-e.watched // no restart is under way
 	stopped := e.instance.Load().stop()
 	e.running.Wait()
 	if stopped != nil {
+		e.queue.abandon()
 		return stopped // an instance that may still be running keeps its stores
 	}
 	return e.stores.close()
