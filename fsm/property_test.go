@@ -163,8 +163,9 @@ type history struct {
 	choose *rand.Rand
 }
 
-// step draws one number and takes everything else from it: rapid prefers small numbers, and would make most choices alike.
-func (h *history) step() {
+// step draws one number and takes everything else from it: rapid prefers small numbers, and would make most choices alike. It
+// returns the command as it is in the log, and its result.
+func (h *history) step() ([]byte, Result) {
 	h.n++
 	h.choose = rand.New(rand.NewPCG(rapid.Uint64().Draw(h.T, "choices"), uint64(h.n)))
 	meta := Meta{At: int64(h.n), Actor: "user/alice"}
@@ -196,6 +197,7 @@ func (h *history) step() {
 	checkLife(h, before, after)
 	checkLimits(h, before, after)
 	checkKept(h, before, after)
+	return data, got
 }
 
 // checkKept: what a replica was asked to put aside it is asked for until it has said that it did, or it is not to stay.

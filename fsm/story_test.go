@@ -46,7 +46,8 @@ type story struct {
 
 const second = int64(1e9)
 
-// run handles the directives: "do" shows what every command did, "setup" only that it succeeded, "show" lists rows.
+// run handles the directives: "do" shows what every command did, "bundle" what they did as one entry, "setup" only that it
+// succeeded, "show" lists rows.
 func (s *story) run(d *datadriven.TestData) string {
 	switch d.Cmd {
 	case "do":
@@ -58,6 +59,8 @@ func (s *story) run(d *datadriven.TestData) string {
 			}
 			return ""
 		})
+	case "bundle":
+		return s.bundle(d)
 	case "try":
 		return s.each(d, func(line string) string {
 			meta, c := s.command(line)
