@@ -413,6 +413,13 @@ func TestNodesSpeakForThemselvesOnly(t *testing.T) {
 			}
 		})
 	}
+	pools, err := fsm.Encode(meta(own), &fsm.RegisterPools{Node: own})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := peerv1.NewPeerServiceClient(conn).Apply(t.Context(), &peerv1.ApplyRequest{Command: fsm.Bundle([][]byte{pools, pools})}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("a bundle: got %v, want %v", err, codes.InvalidArgument)
+	}
 	// The same through the front door: forwarded once, and what is not the node's own is not sent at all.
 	if result, err := follower.Apply(t.Context(), meta(own), &fsm.RegisterNode{Node: node}); err != nil || result.Err != nil {
 		t.Error(err, result.Err)

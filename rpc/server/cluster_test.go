@@ -132,28 +132,42 @@ func (c *testCluster) node(name string) *testNode {
 	return c.nodes[c.machine.View().NodeByName(name).ID]
 }
 
-// apply is the log: one command after the other.
-func (c *testCluster) apply(meta fsm.Meta, cmd fsm.Command) fsm.Result {
-	data, err := fsm.Encode(meta, cmd)
-	if err != nil {
-		return fsm.Result{Err: err}
+// apply is the log: one entry after the other. It returns what the last command of the entry came to, or the first that was
+// refused.
+func (c *testCluster) apply(meta fsm.Meta, commands ...fsm.Command) fsm.Result {
+	var encoded [][]byte
+	for _, cmd := range commands {
+		data, err := fsm.Encode(meta, cmd)
+		if err != nil {
+			return fsm.Result{Err: err}
+		}
+		encoded = append(encoded, data)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index++
-	return c.machine.Apply(c.index, data)
+	if len(encoded) == 1 {
+		return c.machine.Apply(c.index, encoded[0])
+	}
+	result := c.machine.Apply(c.index, fsm.Bundle(encoded))
+	for _, result = range result.Bundle {
+		if result.Err != nil {
+			break
+		}
+	}
+	return result
 }
 
-// must applies a command that may not be refused.
-func (c *testCluster) must(cmd fsm.Command) fsm.Result {
+// must applies commands, as one entry, of which none may be refused.
+func (c *testCluster) must(commands ...fsm.Command) fsm.Result {
 	c.t.Helper()
 	at := c.at
 	if at.IsZero() {
 		at = time.Now()
 	}
-	result := c.apply(fsm.Meta{At: at.UnixNano(), Actor: "cluster"}, cmd)
+	result := c.apply(fsm.Meta{At: at.UnixNano(), Actor: "cluster"}, commands...)
 	if result.Err != nil {
-		c.t.Fatalf("%T: %v", cmd, result.Err)
+		c.t.Fatalf("%T: %v", commands[0], result.Err)
 	}
 	return result
 }

@@ -38,7 +38,7 @@ func follow(t *testing.T, api *client.Client, req *pb.FollowEventsRequest) pb.Ev
 }
 
 // TestFollowersMissNothing: events that are made while followers read arrive complete and in order at each of them, also at one that
-// is interrupted again and again and resumes.
+// is interrupted again and again and resumes, and also if many are of one log entry.
 func TestFollowersMissNothing(t *testing.T) {
 	c := newCluster(t, 1)
 	api := c.admin()
@@ -70,8 +70,13 @@ func TestFollowersMissNothing(t *testing.T) {
 	}
 	for n := range writers {
 		wg.Go(func() {
-			for i := range events / writers {
-				c.must(&fsm.SetQuota{Quota: cairn.Quota{Project: cairn.ProjectID(fmt.Sprintf("p%d-%d", n, i))}})
+			bundle := 1 + 4*(n%2) // every other writer puts five commands into an entry
+			for i := range events / writers / bundle {
+				var commands []fsm.Command
+				for k := range bundle {
+					commands = append(commands, &fsm.SetQuota{Quota: cairn.Quota{Project: cairn.ProjectID(fmt.Sprintf("p%d-%d-%d", n, i, k))}})
+				}
+				c.must(commands...)
 			}
 		})
 	}
