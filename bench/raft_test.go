@@ -18,8 +18,8 @@ import (
 	"github.com/cairn-storage/cairn/cluster/consensus"
 )
 
-// The settings that package cluster/consensus gives Raft beyond its timing. The probe is to be the same Raft with nothing
-// around it.
+// The settings that package cluster/consensus gives Raft beyond its timing, but for the entries in a group: its callers do not
+// share entries, so a small group would hold them up. The probe is to be the same Raft with nothing around it.
 const (
 	maxAppendEntries = 1024
 	logCache         = 2 * maxAppendEntries

@@ -16,9 +16,9 @@ const (
 	// the commands that come meanwhile. With more of them, each would hold fewer commands.
 	maxEntries = 2
 	// maxBundled and maxBundleBytes bound a bundle. Whoever waits for the first command of a bundle waits for the last one,
-	// too, and followers hold the whole of it in memory.
+	// too, and Raft keeps the newest entries in memory and sends many at once.
 	maxBundled     = 256
-	maxBundleBytes = 256 << 10
+	maxBundleBytes = 128 << 10
 )
 
 // queue gathers commands that come while others are on their way, and makes one log entry of them. A command that finds

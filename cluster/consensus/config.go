@@ -35,7 +35,7 @@ type Timing struct {
 	DiskLimit time.Duration
 	// RPC bounds one exchange with a peer; a snapshot gets as much for every 256 KiB.
 	RPC time.Duration
-	// SnapshotEvery is how many entries are applied before the next snapshot; SnapshotCheck how often that is looked at.
+	// SnapshotEvery is how many commands are applied before the next snapshot; SnapshotCheck how often that is looked at.
 	SnapshotEvery uint64
 	SnapshotCheck time.Duration
 	// TrailingLogs stay in the log after a snapshot, so that a follower that was away briefly needs no snapshot.
@@ -55,11 +55,12 @@ func DefaultTiming() Timing {
 	}
 }
 
-// maxAppendEntries is Raft's cap, and the size of the groups in which concurrent proposals are written.
+// maxAppendEntries bounds a message to a follower that is behind: with full bundles it has 8 MiB, which even a slow network
+// carries within Timing.RPC. It is also the size of the groups in which entries are written, of which few are away at a time.
 //
 // BatchApplyCh stays off: at 128 callers it gains a few percent, and it would leave callers without an answer when the
 // engine stops.
-const maxAppendEntries = 1024
+const maxAppendEntries = 64
 
 func (c *Config) raft(notify chan<- bool) *raft.Config {
 	config := raft.DefaultConfig()

@@ -162,12 +162,19 @@ func (e *Engine) forward(i *instance) {
 	}
 }
 
-// supervise restarts the instance when a guard has found a fault that does not heal otherwise.
+// supervise restarts the instance when a guard has found a fault that does not heal otherwise, and has snapshots taken: Raft
+// counts entries, and a restart replays commands, of which an entry can hold many.
 func (e *Engine) supervise() {
 	defer close(e.watched)
+	check := time.NewTicker(e.config.Timing.SnapshotCheck)
+	defer check.Stop()
 	for {
 		var err error
 		select {
+		case <-check.C:
+			if e.machine.sinceSnapshot() >= e.config.Timing.SnapshotEvery {
+				go e.snapshot(e.Raft())
+			}
 		case loop := <-e.stores.snapshots.Loops():
 			err = e.healLog(loop)
 		case why := <-e.restarts:
@@ -180,6 +187,13 @@ func (e *Engine) supervise() {
 			e.failed <- err
 			return
 		}
+	}
+}
+
+// snapshot ends when the instance does, or before.
+func (e *Engine) snapshot(r *raft.Raft) {
+	if err := r.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) && !errors.Is(err, raft.ErrRaftShutdown) {
+		e.config.Logger.Warn("raft: a snapshot could not be taken; the log grows until one can", "error", err)
 	}
 }
 

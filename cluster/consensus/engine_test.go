@@ -67,6 +67,11 @@ func open(t *testing.T, id, dir, at string, found *raft.Configuration) *Engine {
 	t.Helper()
 	timing := DefaultTiming()
 	timing.Heartbeat, timing.Commit = 100*time.Millisecond, 10*time.Millisecond
+	return openTimed(t, id, dir, at, found, timing)
+}
+
+func openTimed(t *testing.T, id, dir, at string, found *raft.Configuration, timing Timing) *Engine {
+	t.Helper()
 	e, err := Open(Config{
 		Dir: dir, ID: raft.ServerID(id), Machine: fsm.New(), Timing: timing,
 		Clock: lease.Boottime, Logger: slog.New(slog.DiscardHandler),
@@ -171,6 +176,28 @@ func TestRestartInPlace(t *testing.T) {
 		if e.machine.View().Type(name) == nil {
 			t.Errorf("%s is gone", name)
 		}
+	}
+}
+
+// TestSnapshotsCountCommands: one entry with many commands makes a snapshot due, since a restart would replay all of them.
+func TestSnapshotsCountCommands(t *testing.T) {
+	at, timing := address(t), DefaultTiming()
+	timing.SnapshotCheck, timing.SnapshotEvery = 10*time.Millisecond, maxBundled
+	e := openTimed(t, "n1", t.TempDir(), at, alone("n1", at), timing)
+	waitFor(t, "it leads", e.Leading)
+	var commands [][]byte
+	for i := range maxBundled {
+		commands = append(commands, command(t, fmt.Sprintf("t%d", i)))
+	}
+	if _, err := e.proposeEntry(commands, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "a snapshot", func() bool {
+		snapshots, err := e.stores.snapshots.List()
+		return err == nil && len(snapshots) > 0
+	})
+	if n := e.machine.sinceSnapshot(); n != 0 {
+		t.Errorf("%d commands since", n)
 	}
 }
 

@@ -21,7 +21,8 @@ type machine struct {
 
 	mu      sync.Mutex
 	applied uint64 // newest entry that the machine has seen or that certainly holds nothing for it
-	command uint64 // newest entry that was a command
+	command uint64 // newest entry that was a command, or several
+	grown   uint64 // commands since the last snapshot was begun
 }
 
 // Apply implements raft.FSM.
@@ -32,22 +33,32 @@ func (m *machine) Apply(log *raft.Log) any { return m.ApplyBatch([]*raft.Log{log
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 	results := make([]any, len(logs))
 	applied, command := m.position()
+	grown := uint64(0)
 	for i, log := range logs {
 		if log.Index <= applied {
 			continue
 		}
 		if log.Type == raft.LogCommand {
-			results[i] = m.Machine.Apply(log.Index, log.Data)
-			command = log.Index
+			result := m.Machine.Apply(log.Index, log.Data)
+			results[i], command = result, log.Index
+			grown += max(1, uint64(len(result.Bundle)))
 		}
 		applied = log.Index
 	}
+	m.mu.Lock()
+	m.grown += grown
+	m.mu.Unlock()
 	m.advance(applied, command)
 	return results
 }
 
 // Snapshot implements raft.FSM.
-func (m *machine) Snapshot() (raft.FSMSnapshot, error) { return snapshot{m.Machine.Snapshot()}, nil }
+func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.mu.Lock()
+	m.grown = 0
+	m.mu.Unlock()
+	return snapshot{m.Machine.Snapshot()}, nil
+}
 
 // Restore implements raft.FSM.
 func (m *machine) Restore(source io.ReadCloser) error {
@@ -63,6 +74,13 @@ func (m *machine) position() (applied, command uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.applied, m.command
+}
+
+// sinceSnapshot is how many commands a restart would replay.
+func (m *machine) sinceSnapshot() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.grown
 }
 
 // advance notes that everything up to applied has been applied; command is the newest command among it. A barrier passes
