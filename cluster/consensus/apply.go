@@ -42,8 +42,16 @@ func (e *Engine) proposeEntry(commands [][]byte, deadline time.Time) ([]fsm.Resu
 		entry = fsm.Bundle(commands)
 	}
 	future := i.Apply(entry, patience(deadline))
-	if err := e.answered(future); err != nil {
-		return nil, err
+	answered := make(chan error, 1)
+	go func() { answered <- e.answered(future) }()
+	select {
+	case err := <-answered:
+		if err != nil {
+			return nil, err
+		}
+	case <-i.done:
+		// Raft forgets what was committed and not yet applied when it was stopped, and a disk that hangs never answers.
+		return nil, fmt.Errorf("raft: was stopped: %w", cairn.ErrUnknownOutcome)
 	}
 	result, ok := future.Response().(fsm.Result)
 	if !ok {

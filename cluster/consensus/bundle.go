@@ -27,13 +27,11 @@ const (
 // Each entry on its way has one goroutine. Every command is answered exactly once, and the error says what is known of it:
 // one that is still here when its caller gives up, or when the queue closes, is certainly not done.
 type queue struct {
-	// propose makes an entry and returns the result of each command. An error is about all of them.
+	// propose makes an entry and returns the result of each command. An error is about all of them. It returns when Raft has
+	// stopped, if not before: what waits is waiting for it.
 	propose func(commands [][]byte, deadline time.Time) ([]fsm.Result, error)
 	// room is how many entries may be on their way, and how many commands each may hold.
 	room func() (entries, commands int)
-	// hung ends when nobody may wait any longer for what is on its way: Raft will not answer.
-	hung    context.Context
-	abandon context.CancelFunc
 
 	mu      sync.Mutex
 	waiting []*proposal // in the order in which they came
@@ -51,9 +49,7 @@ type proposal struct {
 }
 
 func newQueue(propose func([][]byte, time.Time) ([]fsm.Result, error), room func() (int, int)) *queue {
-	q := &queue{propose: propose, room: room}
-	q.hung, q.abandon = context.WithCancel(context.Background())
-	return q
+	return &queue{propose: propose, room: room}
 }
 
 // do has the command proposed and waits for its result, at most until the context's deadline, which it must have.
@@ -71,8 +67,6 @@ func (q *queue) do(ctx context.Context, data []byte) (fsm.Result, error) {
 			return fsm.Result{}, fmt.Errorf("raft: there was no room for the command before the deadline: %w", cairn.ErrUnavailable)
 		}
 		return fsm.Result{}, fmt.Errorf("raft: no answer before the deadline: %w", cairn.ErrUnknownOutcome)
-	case <-q.hung.Done():
-		return fsm.Result{}, fmt.Errorf("raft: this node is stopping, and its disk does not answer: %w", cairn.ErrUnknownOutcome)
 	}
 }
 
@@ -150,7 +144,7 @@ func (q *queue) take(most int) []*proposal {
 }
 
 // close refuses all commands from now on, and answers those that wait: nothing of them was done. What is on its way is
-// answered by Raft.
+// answered by propose.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()

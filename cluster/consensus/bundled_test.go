@@ -167,6 +167,51 @@ func TestSwappedAnswersAreNoticed(t *testing.T) {
 	}
 }
 
+// TestStoppedRaftLeavesNobodyWaiting: Raft forgets entries that were committed and not yet applied when it is stopped. Their
+// callers are answered all the same, and nothing keeps the place of such an entry.
+func TestStoppedRaftLeavesNobodyWaiting(t *testing.T) {
+	e := openAll(t, 1)[0]
+	applying, release := make(chan struct{}), make(chan struct{})
+	var armed atomic.Bool
+	e.machine.Subscribe(func([]fsm.Change) {
+		if armed.CompareAndSwap(true, false) {
+			close(applying)
+			<-release
+		}
+	})
+	for round := range 6 {
+		waitFor(t, "it leads", e.Leading)
+		apply(t, e, fmt.Sprintf("before-%d", round))
+		old := e.instance.Load()
+		answers := make(chan error, maxEntries)
+		ask := func(name string) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			_, err := e.Apply(ctx, command(t, name))
+			if ctx.Err() != nil {
+				err = ctx.Err()
+			}
+			answers <- err
+		}
+		applying, release = make(chan struct{}), make(chan struct{})
+		armed.Store(true)
+		go ask(fmt.Sprintf("first-%d", round))
+		<-applying
+		committed := old.CommitIndex()
+		go ask(fmt.Sprintf("second-%d", round))
+		waitFor(t, "the second is committed, and waits behind the first", func() bool { return old.CommitIndex() > committed })
+		e.restarts <- "test"
+		waitFor(t, "Raft is being stopped", func() bool { return old.State() == raft.Shutdown })
+		close(release)
+		for range maxEntries {
+			if err := <-answers; errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("round %d: a caller waited until its deadline", round)
+			}
+		}
+		waitFor(t, "a new instance", func() bool { return e.instance.Load() != old })
+	}
+}
+
 // TestRestartUnderLoad restarts Raft in place while commands are in the queue and on their way. Every caller is answered, and
 // what it is told is true: what was done is there, and what was certainly not done is not.
 func TestRestartUnderLoad(t *testing.T) {

@@ -50,7 +50,7 @@ type instance struct {
 	ledger *guard.Ledger
 	notify chan bool
 	leader chan raft.Observation
-	done   chan struct{}
+	done   chan struct{} // closed when it has stopped, or should have
 	once   sync.Once
 	err    error // of stopping
 }
@@ -284,7 +284,6 @@ func (e *Engine) Close() error {
 	stopped := e.instance.Load().stop()
 	e.running.Wait()
 	if stopped != nil {
-		e.queue.abandon()
 		return stopped // an instance that may still be running keeps its stores
 	}
 	return e.stores.close()
