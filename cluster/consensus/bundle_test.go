@@ -283,7 +283,9 @@ func TestQueueAnswersOnce(t *testing.T) {
 		var callers sync.WaitGroup
 		answers := make([]int, 4)
 		for i := range 2000 {
+			mu.Lock()
 			after, patience := time.Duration(random.IntN(10_000))*time.Millisecond, time.Duration(1+random.IntN(400))*time.Millisecond
+			mu.Unlock()
 			callers.Go(func() {
 				<-time.After(after)
 				ctx, cancel := context.WithTimeout(context.Background(), patience)
