@@ -126,7 +126,7 @@ func TestBundledHistory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := &history{T: t, a: fleetMachine(t), b: fleetMachine(t)}
 		bundled := fleetMachine(t)
-		for range rapid.IntRange(5, 30).Draw(t, "bundles") {
+		for range rapid.IntRange(3, 12).Draw(t, "bundles") {
 			var commands [][]byte
 			var want []Result
 			for range rapid.IntRange(2, 8).Draw(t, "commands") {
