@@ -12,8 +12,8 @@ import (
 	"github.com/cairn-storage/cairn/fsm"
 )
 
-// TestReplicasThroughEverything plays random histories of writes, snapshots, promotions, failovers, kills in the middle of a step and
-// nodes that come and go. Whatever happens: at most one node lets clients write; an acknowledged write is the data of the active
+// TestReplicasThroughEverything plays random histories of writes, snapshots, promotions, failovers, kills in the middle of a step, standbys
+// that lose a snapshot, and nodes that come and go. Whatever happens: at most one node lets clients write; an acknowledged write is the data of the active
 // replica, or was overwritten, or is kept in a diverged snapshot; an acknowledged snapshot is the same on every replica in sync;
 // and once everything is up again, everything is in sync and no sync point is left over.
 func TestReplicasThroughEverything(t *testing.T) {
@@ -67,7 +67,7 @@ func (h *havoc) note(format string, args ...any) {
 
 func (h *havoc) act() {
 	id := cairn.NodeID(fmt.Sprint("node-", 1+h.random.IntN(3)))
-	switch h.random.IntN(9) {
+	switch h.random.IntN(10) {
 	case 0, 1, 2:
 		h.client()
 	case 3:
@@ -94,6 +94,8 @@ func (h *havoc) act() {
 		err := h.try(&fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: snap, Share: fleetShare, Name: string(snap)}})
 		h.note("snapshot %s: %v", snap, err)
 		h.rounds()
+	case 9:
+		h.rob(h.nodes[id])
 	}
 	h.takeOver()
 }
@@ -106,6 +108,25 @@ func (h *havoc) rounds() {
 				h.pass(m)
 			}
 			h.check()
+		}
+	}
+}
+
+// rob takes a snapshot from a standby behind its back; its actor looks at once. One that holds diverged data is left alone:
+// if it loses what it has in common with the others, an operator has to look at that data first.
+func (h *havoc) rob(m *member) {
+	v := h.View()
+	for r := range v.ReplicasOn(m.id) {
+		holds := func(i *cairn.SnapshotInstance) bool { return v.Snapshot(i.Snapshot).Diverged }
+		instances := slices.Collect(v.InstancesOn(r.ID))
+		if r.Role != cairn.RoleStandby || r.Want.Keep != (cairn.Keep{}) || slices.ContainsFunc(instances, holds) || m.cut || m.dead || m.steps > 0 {
+			continue
+		}
+		for _, i := range instances {
+			h.note("%s loses snapshot %s", r.ID, i.Snapshot)
+			m.disk.lose(r.ID, one(i.Snapshot))
+			h.pass(m)
+			return
 		}
 	}
 }

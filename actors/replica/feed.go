@@ -133,14 +133,20 @@ func syncPoints(ids []cairn.SnapshotID) []cairn.SnapshotID {
 }
 
 // choose picks what the standby gets next: the first snapshot after the newest common one that it wants, or the newest sync
-// point. Base is the newest common snapshot also if there is nothing to send. A snapshot that is older than the base is
-// passed over: no stream could bring it any more. Pure.
+// point. Base is the newest common snapshot also if there is nothing to send. If one is missing that is older than the base,
+// the standby has lost it: it has to go back to before that one, and gets everything from there on again. Pure.
 func choose(source []cairn.SnapshotID, request PullRequest, wanted map[cairn.SnapshotID]bool) (offer Offer, found bool) {
 	offer.Newest = newestSyncPoint(source)
-	base := -1
+	base, lost := -1, -1
 	for i, id := range source {
-		if slices.Contains(request.Have, id) {
+		switch {
+		case slices.Contains(request.Have, id) && lost < 0:
 			base, offer.Base = i, id
+		case slices.Contains(request.Have, id):
+			offer.Snapshot = source[lost]
+			return offer, true
+		case wanted[id] && lost < 0:
+			lost = i
 		}
 	}
 	for _, id := range source[base+1:] {

@@ -24,6 +24,7 @@ type fleet struct {
 	now   time.Time
 	// full and incremental count the streams that were sent.
 	full, incremental int
+	asked             func(*member) // before a standby of that node is answered
 }
 
 type member struct {
@@ -115,6 +116,9 @@ type puller struct {
 func (p puller) Pull(ctx context.Context, node cairn.NodeID, request PullRequest, take func(Offer, io.Reader) error) (Offer, error) {
 	if p.from.cut || p.nodes[node].cut || p.from.dead || p.nodes[node].dead {
 		return Offer{}, cairn.ErrUnavailable
+	}
+	if p.asked != nil {
+		p.asked(p.from)
 	}
 	offer, send, err := p.nodes[node].actor.Offer(ctx, request)
 	if err != nil || send == nil {

@@ -39,6 +39,9 @@ func (p *memoryPool) Send(_ context.Context, id cairn.ReplicaID, spec drivers.Se
 	}
 	p.send(spec.Snapshot, 1)
 	defer p.send(spec.Snapshot, -1)
+	if spec.Snapshot == p.worn {
+		return errMemory
+	}
 	_, err = io.WriteString(w, data+streamEnd)
 	return err
 }

@@ -24,6 +24,7 @@ type memory struct {
 	foreign map[string]string
 	sending map[cairn.SnapshotID]int
 	broken  bool
+	worn    cairn.SnapshotID // cannot be read to its end
 }
 
 type memoryObject struct {

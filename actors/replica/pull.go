@@ -101,6 +101,8 @@ func (p *pass) pullOne(ctx context.Context) (again bool, err error) {
 	switch {
 	case errors.Is(own, errAgain):
 		return true, nil
+	case errors.Is(own, errRewind):
+		return true, p.rewind(ctx, object, offer)
 	case own != nil:
 		return false, own
 	case err != nil:
@@ -133,8 +135,8 @@ func (w *watched) Read(b []byte) (int, error) {
 // receive makes the replica what the offer says.
 func (p *pass) receive(ctx context.Context, receiver drivers.Receiver, object drivers.Object, offer Offer, r io.Reader) error {
 	actors.Doing(ctx, fmt.Sprintf("receive %s", offer.Snapshot))
-	if offer.Base == "" && object.Ready {
-		return p.clear(ctx, object)
+	if object.Ready && p.rewinds(object, offer) {
+		return errRewind
 	}
 	if offer.Resume == "" {
 		if err := receiver.Abandon(ctx, p.id, p.want.Replica.Epoch); err != nil && !errors.Is(err, cairn.ErrNotFound) {
@@ -145,63 +147,9 @@ func (p *pass) receive(ctx context.Context, receiver drivers.Receiver, object dr
 	spec := drivers.ReceiveSpec{CreateSpec: p.createSpec(), Snapshot: offer.Snapshot, Base: offer.Base}
 	err := receiver.Receive(ctx, spec, io.TeeReader(r, progress{p}))
 	if errors.Is(err, cairn.ErrPrecondition) && offer.Base != "" {
-		return p.rollBack(ctx, object, offer, err)
+		return p.rollBack(ctx, object, offer.Base, err)
 	}
 	return err
-}
-
-// rollBack takes a standby's own data back to the base. Nothing is lost by that: what it wrote as an active replica has
-// been put aside before (Want.Keep), and everything else came from an active one. Sync points behind the base are of a line
-// that nobody follows any more.
-func (p *pass) rollBack(ctx context.Context, object drivers.Object, offer Offer, why error) error {
-	epoch := p.want.Replica.Epoch
-	pool := p.cfg.Pools[p.want.Replica.Pool]
-	snapshotter, cuts := pool.(drivers.Snapshotter)
-	reverter, reverts := pool.(drivers.Reverter)
-	if !cuts || !reverts {
-		return why
-	}
-	behind := false
-	for _, id := range inOrder(object.Snapshots) {
-		if _, ok := ParseSyncPoint(id); ok && behind {
-			if err := snapshotter.DeleteSnapshot(ctx, p.id, epoch, id); err != nil {
-				return fmt.Errorf("delete sync point %s: %w", id, err)
-			}
-		}
-		behind = behind || id == offer.Base
-	}
-	if err := reverter.Revert(ctx, p.id, epoch, offer.Base); err != nil {
-		return fmt.Errorf("roll back to %s: %w", offer.Base, err)
-	}
-	p.cfg.Logger.Info("standby rolled back to the newest snapshot that it has in common with the active replica",
-		"replica", p.id, "share", p.want.Share.ID, "snapshot", offer.Base)
-	return errAgain
-}
-
-// clear removes a standby that has nothing in common with the active replica, so that it can be fetched anew. What only it
-// has is a snapshot of a user's share by now, and keeps it from being removed.
-func (p *pass) clear(ctx context.Context, object drivers.Object) error {
-	for _, s := range p.want.Snapshots {
-		if s.Diverged {
-			return fmt.Errorf("has no snapshot in common with the active replica, and holds diverged snapshot %s; delete that one, then it is fetched anew: %w",
-				s.Snapshot, cairn.ErrInUse)
-		}
-	}
-	pool, epoch := p.cfg.Pools[p.want.Replica.Pool], p.want.Replica.Epoch
-	snapshotter, ok := pool.(drivers.Snapshotter)
-	if !ok {
-		return fmt.Errorf("pool %s: cannot delete snapshots: %w", p.want.Replica.Pool, cairn.ErrNotSupported)
-	}
-	for _, snap := range object.Snapshots {
-		if err := snapshotter.DeleteSnapshot(ctx, p.id, epoch, snap.ID); err != nil {
-			return fmt.Errorf("delete snapshot %s: %w", snap.ID, err)
-		}
-	}
-	if err := pool.Delete(ctx, p.id, epoch); err != nil {
-		return fmt.Errorf("delete: %w", err)
-	}
-	p.cfg.Logger.Warn("standby had nothing in common with the active replica any more and is fetched anew", "replica", p.id, "share", p.want.Share.ID)
-	return errAgain
 }
 
 // errAgain ends a stream that could not be used as it was: the next one can.

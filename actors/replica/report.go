@@ -179,10 +179,11 @@ func (p *pass) snapshotFailure(s WantSnapshot) error {
 	return nil
 }
 
-// lost says that a snapshot which was there and is wanted is not there any more.
+// lost says that a snapshot which was there and is wanted is not there any more. What the active replica feeds a standby
+// with is not lost: it is fetched again, and until then it is missing.
 func (p *pass) lost(s WantSnapshot) error {
 	object := p.have.snapshot(s.Snapshot)
-	if s.Want != cairn.Present || s.Have != cairn.Present || object != nil && object.Ready {
+	if s.Want != cairn.Present || s.Have != cairn.Present || object != nil && object.Ready || p.want.Replica.Role == cairn.RoleStandby && !s.Diverged {
 		return nil
 	}
 	return fmt.Errorf("snapshot is gone from the pool: %w", cairn.ErrNotFound)

@@ -1,0 +1,170 @@
+package replica
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/fsm"
+)
+
+// snapshots cuts p1 to p<n>, each of another text, and lets the standbys follow.
+func (f *fleet) snapshots(n int) {
+	f.Helper()
+	for i := range n {
+		id := cairn.SnapshotID(fmt.Sprint("p", i+1))
+		f.write("text of " + string(id))
+		f.must(f, &fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: id, Share: fleetShare, Name: string(id)}})
+		f.wait()
+	}
+	f.write("newest")
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "newest")
+}
+
+// lose takes snapshots from a disk behind everybody's back.
+func (m *memory) lose(id cairn.ReplicaID, gone func(cairn.SnapshotID) bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	object := m.objects[id]
+	for _, snap := range slices.Collect(maps.Keys(object.snapshots)) {
+		if gone(snap) {
+			delete(object.snapshots, snap)
+			delete(object.orders, snap)
+		}
+	}
+}
+
+func one(id cairn.SnapshotID) func(cairn.SnapshotID) bool {
+	return func(other cairn.SnapshotID) bool { return other == id }
+}
+
+func all(cairn.SnapshotID) bool { return true }
+
+// TestLostSnapshotIsFetchedAgain: a standby that has lost a snapshot is not in sync from when it looks, and gets it again,
+// together with what is newer, starting from what is older.
+func TestLostSnapshotIsFetchedAgain(t *testing.T) {
+	for _, test := range []struct {
+		lost              cairn.SnapshotID
+		full, incremental int // offers that were not taken and the rehearsal included
+	}{
+		{"p1", 4, 6},
+		{"p2", 0, 8},
+		{"p3", 0, 4},
+	} {
+		t.Run(string(test.lost), func(t *testing.T) {
+			f := newFleet(t, 2, cairn.FailoverAuto)
+			f.snapshots(3)
+			m := f.nodes["node-2"]
+			m.disk.lose("r2", one(test.lost))
+			f.full, f.incremental = 0, 0
+			for range 20 {
+				f.pass(m)
+				_, there := m.disk.objects["r2"].snapshots[test.lost]
+				if row := f.View().Replica("r2"); row.State == cairn.ReplicaInSync && !there {
+					t.Fatal("in sync without an acknowledged snapshot")
+				}
+			}
+			f.wait()
+			f.expect("r2", cairn.ReplicaInSync, "newest")
+			for _, id := range []cairn.SnapshotID{"p1", "p2", "p3"} {
+				if got := m.disk.objects["r2"].snapshots[id]; got != "text of "+string(id) {
+					t.Errorf("%s holds %q", id, got)
+				}
+				if snap := f.View().Snapshot(id); snap.Status != cairn.StatusAvailable || !snap.Fault.Healthy() {
+					t.Errorf("%s is %s, fault %q", id, snap.Status, snap.Fault.Message)
+				}
+			}
+			if f.full != test.full || f.incremental != test.incremental {
+				t.Errorf("%d full and %d incremental streams, want %d and %d", f.full, f.incremental, test.full, test.incremental)
+			}
+		})
+	}
+}
+
+// TestResyncKeepsTheOnlyGoodCopy: a standby that would have to be fetched anew keeps what it has as long as the active
+// replica cannot give all of it.
+func TestResyncKeepsTheOnlyGoodCopy(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		damage func(f *fleet, active, standby *memory)
+		repair func(active *memory) // nil: what is here stays for good
+		want   cairn.FaultCode      // of the standby meanwhile
+	}{
+		{"the active one cannot be read", func(f *fleet, active, standby *memory) {
+			standby.lose("r2", func(id cairn.SnapshotID) bool { return id != "p2" && id != "p3" }) // and p1 is lost
+			active.worn = "p1"
+		}, func(active *memory) { active.worn = "" }, ""},
+		{"a later snapshot of the active one cannot be read", func(f *fleet, active, standby *memory) {
+			standby.lose("r2", one("p1"))
+			active.worn = "p3"
+		}, func(active *memory) { active.worn = "" }, ""},
+		{"the active one has lost everything in common", func(f *fleet, active, standby *memory) {
+			active.lose("r1", all)
+		}, nil, cairn.FaultInUse},
+		{"the active one has lost what would have to go", func(f *fleet, active, standby *memory) {
+			standby.lose("r2", one("p1"))
+			active.lose("r1", one("p2"))
+		}, nil, cairn.FaultInUse},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFleet(t, 2, cairn.FailoverAuto)
+			f.snapshots(3)
+			active, standby := f.nodes["node-1"].disk, f.nodes["node-2"].disk
+			test.damage(f, active, standby)
+			before := maps.Clone(standby.objects["r2"].snapshots)
+			for range 3 {
+				f.wait()
+				f.must(t, &fsm.ResyncReplica{Replica: "r2"})
+			}
+			f.wait()
+			row := f.View().Replica("r2")
+			if row.State == cairn.ReplicaInSync || row.Have.Fault.Code != test.want {
+				t.Errorf("the standby is %s, fault %q %q, want %q", row.State, row.Have.Fault.Code, row.Have.Fault.Message, test.want)
+			}
+			for id, text := range before {
+				if _, sync := ParseSyncPoint(id); !sync && standby.objects["r2"].snapshots[id] != text {
+					t.Errorf("%s is gone", id)
+				}
+			}
+			if standby.objects["r2"].data != "newest" {
+				t.Errorf("the standby's data is %q", standby.objects["r2"].data)
+			}
+			if test.repair == nil {
+				return
+			}
+			test.repair(active)
+			f.wait()
+			f.expect("r2", cairn.ReplicaInSync, "newest")
+			if got := standby.objects["r2"].snapshots["p1"]; got != "text of p1" {
+				t.Errorf("p1 holds %q", got)
+			}
+		})
+	}
+}
+
+// TestNothingIsDeletedThatCounts: what a failover may start from is there until the cluster knows that it is not, and a
+// standby never says that it could be made active from what it has deleted.
+func TestNothingIsDeletedThatCounts(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.snapshots(3)
+	m := f.nodes["node-2"]
+	m.disk.lose("r2", one("p1"))
+	point := newestSyncPoint(slices.Collect(maps.Keys(m.disk.objects["r2"].snapshots)))
+	f.asked = func(m *member) {
+		has := m.disk.objects["r2"].snapshots
+		if _, there := has[point]; !there && f.View().Replica("r2").State == cairn.ReplicaInSync {
+			t.Error("deleted what an in_sync replica counts with")
+		}
+		if newest := m.actor.SyncStates([]cairn.ReplicaID{"r2"})[0].Newest; newest != "" {
+			if _, there := has[newest]; !there {
+				t.Errorf("offers to take over from %s, which is gone", newest)
+			}
+		}
+	}
+	f.wait()
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "newest")
+}
