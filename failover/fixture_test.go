@@ -214,7 +214,7 @@ func describe(c fsm.Command) string {
 		return text
 	case *fsm.PromoteShare:
 		return "promote " + string(c.Replica)
-	case *fsm.CancelTask:
+	case *fsm.StopTask:
 		return "cancel " + string(c.Share)
 	}
 	return fmt.Sprintf("%T", c)

@@ -20,7 +20,7 @@ func (t *term) callOff(ctx context.Context, view *fsm.View) {
 		if share == nil || !task.Running() || task.ID != p.task.ID || share.Active == task.Replica {
 			continue
 		}
-		result, err := t.propose(ctx, &fsm.CancelTask{Share: share.ID})
+		result, err := t.propose(ctx, &fsm.StopTask{Share: share.ID, Task: task.ID})
 		switch {
 		case err != nil:
 			return // the next pass reads what has become of it

@@ -18,7 +18,7 @@ func TestWatchAfterARestore(t *testing.T) {
 		f.must(&fsm.DrainNode{Node: "n2", Draining: true})
 		w := newWatch(f)
 		w.changed(nil)
-		f.must(&fsm.CancelTask{Share: "a"})
+		f.must(&fsm.StopTask{Share: "a", Task: f.View().Task("a").ID})
 		f.must(&fsm.PromoteShare{Share: "a", Replica: "a-2", Task: "task-2"})
 		f.down(1)
 		w.changed([]fsm.Change{{Table: fsm.TableNodes, Key: "n1"}})

@@ -36,8 +36,10 @@ const (
 	OpResizeShare      Op = 22
 	OpRevertShare      Op = 23
 	OpUpdateShare      Op = 24
+	OpSetSize          Op = 25
 	OpUnmanageShare    Op = 27
 	OpCancelTask       Op = 28
+	OpStopTask         Op = 29
 	OpCreateSnapshot   Op = 30
 	OpDeleteSnapshot   Op = 31
 	OpAllowAccess      Op = 40
@@ -75,8 +77,10 @@ var ops = map[Op]func() Command{
 	OpResizeShare:      func() Command { return new(ResizeShare) },
 	OpRevertShare:      func() Command { return new(RevertShare) },
 	OpUpdateShare:      func() Command { return new(UpdateShare) },
+	OpSetSize:          func() Command { return new(SetSize) },
 	OpUnmanageShare:    func() Command { return new(UnmanageShare) },
 	OpCancelTask:       func() Command { return new(CancelTask) },
+	OpStopTask:         func() Command { return new(StopTask) },
 	OpCreateSnapshot:   func() Command { return new(CreateSnapshot) },
 	OpDeleteSnapshot:   func() Command { return new(DeleteSnapshot) },
 	OpAllowAccess:      func() Command { return new(AllowAccess) },

@@ -300,11 +300,19 @@ func (h *history) command() Command {
 	case 2:
 		return &DeleteShare{ID: h.share()}
 	case 3, 4:
-		return &ResizeShare{ID: h.share(), Size: h.size(), Task: cairn.TaskID(h.id("t"))}
+		kind := cairn.TaskExtend
+		if h.chance(50) {
+			kind = cairn.TaskShrink
+		}
+		return &SetSize{ID: h.share(), Kind: kind, Size: h.size(), Task: cairn.TaskID(h.id("t"))}
 	case 5:
 		return &RevertShare{ID: h.share(), Snapshot: h.snapshot(), Task: cairn.TaskID(h.id("t"))}
 	case 6:
-		return &CancelTask{Share: h.share()}
+		c := &StopTask{Share: h.share()}
+		if task := h.a.View().Task(c.Share); task != nil {
+			c.Task = task.ID
+		}
+		return c
 	case 7, 13, 14, 15:
 		return &CreateSnapshot{cairn.Snapshot{ID: h.snapshot(), Share: h.share(), Name: h.pick("m", "t")}}
 	case 8:

@@ -7,8 +7,16 @@ import (
 	"github.com/cairn-storage/cairn"
 )
 
-// ResizeShare extends or shrinks a share. Quota and capacity for an extension are taken at once; those of a shrink are given
-// back when it has happened.
+// SetSize extends or shrinks a share, as Kind says: one that was decided about an older size never goes the other way. Quota
+// and capacity for an extension are taken at once; those of a shrink are given back when it has happened.
+type SetSize struct {
+	ID   cairn.ShareID
+	Kind cairn.TaskKind
+	Size int64
+	Task cairn.TaskID
+}
+
+// ResizeShare is SetSize in whichever direction it turns out to be. It is in older logs; nobody proposes it any more.
 type ResizeShare struct {
 	ID   cairn.ShareID
 	Size int64
@@ -29,9 +37,18 @@ type UnmanageShare struct {
 	Release string
 }
 
-// CancelTask ends the running task of a share where that is possible: a resize that has not happened, or a manage, which
-// leaves the object under its own name.
+// StopTask ends a task of a share where that is possible: a resize that has not happened, a promotion whose roles have not
+// changed, or a manage, which leaves the object under its own name.
+type StopTask struct {
+	Share cairn.ShareID
+	Task  cairn.TaskID
+}
+
+// CancelTask is StopTask of whichever task is running. It is in older logs; nobody proposes it any more.
 type CancelTask struct{ Share cairn.ShareID }
+
+func (*SetSize) op() Op           { return OpSetSize }
+func (c *SetSize) target() string { return "share/" + string(c.ID) }
 
 func (*ResizeShare) op() Op           { return OpResizeShare }
 func (c *ResizeShare) target() string { return "share/" + string(c.ID) }
@@ -41,6 +58,9 @@ func (c *RevertShare) target() string { return "share/" + string(c.ID) }
 
 func (*UnmanageShare) op() Op           { return OpUnmanageShare }
 func (c *UnmanageShare) target() string { return "share/" + string(c.ID) }
+
+func (*StopTask) op() Op           { return OpStopTask }
+func (c *StopTask) target() string { return "share/" + string(c.Share) }
 
 func (*CancelTask) op() Op           { return OpCancelTask }
 func (c *CancelTask) target() string { return "share/" + string(c.Share) }
@@ -81,6 +101,14 @@ func (tx *Tx) busy(s *cairn.Share, t *cairn.Task) error {
 }
 
 func (c *ResizeShare) apply(tx *Tx) (string, error) {
+	next := SetSize{c.ID, cairn.TaskShrink, c.Size, c.Task}
+	if share := tx.Share(c.ID); share != nil && c.Size > share.Size {
+		next.Kind = cairn.TaskExtend
+	}
+	return next.apply(tx)
+}
+
+func (c *SetSize) apply(tx *Tx) (string, error) {
 	if err := cairn.CheckSize(c.Size); err != nil {
 		return "", err
 	}
@@ -91,15 +119,14 @@ func (c *ResizeShare) apply(tx *Tx) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if c.Size == share.Size {
-		return "", cause(cairn.ErrInvalid, "%s: has %s already; an extend needs a larger size and a shrink a smaller one", share.Ref(), cairn.FormatSize(c.Size))
+	if err := c.checkDirection(share); err != nil {
+		return "", err
 	}
 	if err := tx.needs(share, cairn.CapResize); err != nil {
 		return "", err
 	}
-	task := &cairn.Task{ID: c.Task, Kind: cairn.TaskShrink, Size: c.Size}
+	task := &cairn.Task{ID: c.Task, Kind: c.Kind, Size: c.Size}
 	if growth := c.Size - share.Size; growth > 0 {
-		task.Kind = cairn.TaskExtend
 		if err := tx.reserveGrowth(share, growth); err != nil {
 			return "", err
 		}
@@ -109,6 +136,23 @@ func (c *ResizeShare) apply(tx *Tx) (string, error) {
 	tx.event("share."+resizeVerb[task.Kind].running, share.Project, share.Ref(), "share %s goes from %s to %s",
 		share.Name, cairn.FormatSize(share.Size), cairn.FormatSize(c.Size))
 	return string(c.Task), nil
+}
+
+// checkDirection refuses an extend that would shrink, and the other way round. No resize is running, so the size that the
+// share has is the one that is wanted.
+func (c *SetSize) checkDirection(share *cairn.Share) error {
+	has, wants := cairn.FormatSize(share.Size), cairn.FormatSize(c.Size)
+	switch {
+	case c.Size == share.Size:
+		return cause(cairn.ErrInvalid, "%s: has %s already; an extend needs a larger size and a shrink a smaller one", share.Ref(), has)
+	case c.Kind != cairn.TaskExtend && c.Kind != cairn.TaskShrink:
+		return cause(cairn.ErrInvalid, "%s: %q is no way to resize it", share.Ref(), c.Kind)
+	case c.Kind == cairn.TaskExtend && c.Size < share.Size:
+		return cause(cairn.ErrInvalid, "%s: has %s, so it cannot be extended to %s; name a larger size, or shrink it", share.Ref(), has, wants)
+	case c.Kind == cairn.TaskShrink && c.Size > share.Size:
+		return cause(cairn.ErrInvalid, "%s: has %s, so it cannot be shrunk to %s; name a smaller size, or extend it", share.Ref(), has, wants)
+	}
+	return nil
 }
 
 var resizeVerb = map[cairn.TaskKind]struct{ running, done string }{
@@ -271,12 +315,22 @@ func (tx *Tx) release(share cairn.ShareID, name string) {
 }
 
 func (c *CancelTask) apply(tx *Tx) (string, error) {
+	next := StopTask{Share: c.Share}
+	if task := tx.Task(c.Share); task.Running() {
+		next.Task = task.ID
+	}
+	return next.apply(tx)
+}
+
+func (c *StopTask) apply(tx *Tx) (string, error) {
 	share, task := tx.Share(c.Share), tx.Task(c.Share)
 	switch {
 	case share == nil:
 		return "", missing(cairn.KindShare, c.Share)
 	case !task.Running():
 		return "", cause(cairn.ErrPrecondition, "%s: no task is running", share.Ref())
+	case task.ID != c.Task:
+		return "", cause(cairn.ErrPrecondition, "%s: task %s is not running any more; task %s (%s) is", share.Ref(), c.Task, task.ID, task.Kind)
 	}
 	row := *share
 	switch task.Kind {

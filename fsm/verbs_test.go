@@ -76,6 +76,12 @@ var verbs = map[string]func(*story, *args) Command{
 	"resize": func(s *story, a *args) Command {
 		return &ResizeShare{cairn.ShareID(a.at(0)), a.size(a.at(1)), s.task(a)}
 	},
+	"extend": func(s *story, a *args) Command {
+		return &SetSize{cairn.ShareID(a.at(0)), cairn.TaskExtend, a.size(a.at(1)), s.task(a)}
+	},
+	"shrink": func(s *story, a *args) Command {
+		return &SetSize{cairn.ShareID(a.at(0)), cairn.TaskShrink, a.size(a.at(1)), s.task(a)}
+	},
 	"revert": func(s *story, a *args) Command {
 		return &RevertShare{cairn.ShareID(a.at(0)), cairn.SnapshotID(a.at(1)), s.task(a)}
 	},
@@ -98,6 +104,9 @@ var verbs = map[string]func(*story, *args) Command{
 		return &UnmanageShare{cairn.ShareID(a.at(0)), s.task(a), a.value("release", "left-behind")}
 	},
 	"cancel": func(s *story, a *args) Command { return &CancelTask{cairn.ShareID(a.at(0))} },
+	"stop": func(s *story, a *args) Command {
+		return &StopTask{cairn.ShareID(a.at(0)), cairn.TaskID(a.at(1))}
+	},
 	"create-snapshot": func(s *story, a *args) Command {
 		return &CreateSnapshot{cairn.Snapshot{
 			ID: cairn.SnapshotID(a.value("id", "p-"+a.at(1))), Share: cairn.ShareID(a.at(0)), Name: a.at(1), Metadata: a.under("meta"),

@@ -60,6 +60,7 @@ type testNode struct {
 	address string
 	cert    tls.Certificate
 	actors  map[cairn.ReplicaID]live
+	old     *fsm.View // the node's own copy, if it is behind
 }
 
 func newID7(n int) string { return fmt.Sprintf("01990000-0000-7000-8000-%012d", n) }
@@ -225,7 +226,14 @@ func (n *testNode) Apply(_ context.Context, meta fsm.Meta, cmd fsm.Command) (fsm
 func (n *testNode) ReadView(context.Context) (*fsm.View, error) { return n.machine.View(), n.failure() }
 
 // View is of State.
-func (n *testNode) View() *fsm.View { return n.machine.View() }
+func (n *testNode) View() *fsm.View {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.old != nil {
+		return n.old
+	}
+	return n.machine.View()
+}
 
 // Machine is of State.
 func (n *testNode) Machine() *fsm.Machine { return n.machine }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/cairn-storage/cairn"
@@ -20,6 +21,8 @@ type creation struct {
 	adopt  string // that object
 	copies int
 	task   cairn.TaskID
+	// unplaced: the state had a share of that name, so no place was looked for.
+	unplaced bool
 }
 
 // CreateShare is described in the proto file.
@@ -93,10 +96,16 @@ func (c *creation) check(project, protocol string) (err error) {
 }
 
 func (s *Server) create(ctx context.Context, m *pb.Mutation, c *creation) (outcome, error) {
-	return s.commit(ctx, change{
+	out, err := s.commit(ctx, change{
 		mutation: m,
-		ownCopy:  true,
-		build:    func(v *fsm.View) (fsm.Command, error) { return s.plan(v, c) },
+		own: func(v *fsm.View) (fsm.Command, error) {
+			cmd, err := s.plan(v, c)
+			if err == nil && c.unplaced { // the share that is there may be gone
+				err = errOldCopy
+			}
+			return cmd, err
+		},
+		build: func(v *fsm.View) (fsm.Command, error) { return s.plan(v, c) },
 		again: func(string) fsm.Command {
 			share := c.share
 			if share.Format == "" {
@@ -105,7 +114,14 @@ func (s *Server) create(ctx context.Context, m *pb.Mutation, c *creation) (outco
 			return c.command(share, make([]cairn.PoolID, c.copies))
 		},
 	})
+	if c.unplaced && errors.Is(err, cairn.ErrNotFound) {
+		return out, fmt.Errorf("share %s: another one of that name was deleted at the same time; try again: %w", c.share.Name, cairn.ErrBusy)
+	}
+	return out, err
 }
+
+// errOldCopy asks for a linearizable state.
+var errOldCopy = errors.New("the node's own copy may be old")
 
 func (c *creation) command(share cairn.Share, pools []cairn.PoolID) *fsm.CreateShare {
 	cmd := &fsm.CreateShare{Share: share, Adopt: c.adopt, Task: c.task}
@@ -137,7 +153,7 @@ func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 		share.Protocol = ""
 	}
 	c.share.Format = share.Format
-	if v.ShareByName(share.Project, share.Format, share.Name) != nil {
+	if c.unplaced = v.ShareByName(share.Project, share.Format, share.Name) != nil; c.unplaced {
 		return c.command(share, make([]cairn.PoolID, c.copies)), nil
 	}
 	if c.adopt != "" {

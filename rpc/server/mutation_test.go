@@ -86,6 +86,37 @@ func TestRepeatedRequestsGetTheFirstAnswer(t *testing.T) {
 	}
 }
 
+// TestOldCopyDecidesNothing: the leader's own copy of the state is behind. What it shows to be there may be gone, and sizes
+// that it shows may be older than what was agreed on since.
+func TestOldCopyDecidesNothing(t *testing.T) {
+	c := newCluster(t, 1)
+	api, ctx := c.admin(), t.Context()
+	c.share(api, "a", gib)
+	c.settle()
+	node := c.node("n1")
+	c.mu.Lock()
+	node.old = c.machine.View()
+	c.mu.Unlock()
+	first := c.machine.View().ShareByName(cairn.DefaultProject, cairn.FormatFiles, "a")
+
+	c.must(&fsm.SetSize{ID: first.ID, Kind: cairn.TaskExtend, Size: 3 * gib, Task: "t-1"})
+	c.settle()
+	_, err := api.Shares().ResizeShare(ctx, &pb.ResizeShareRequest{Share: "a", Size: 2 * gib})
+	if !errors.Is(err, cairn.ErrInvalid) || !strings.Contains(err.Error(), "cannot be extended to 2GiB") {
+		t.Errorf("extend to less than the share has by now: %v", err)
+	}
+	if size := c.machine.View().Replica(first.Active).Want.Size; size != 3*gib {
+		t.Errorf("an extend made the share want %s", cairn.FormatSize(size))
+	}
+
+	c.must(&fsm.DeleteShare{ID: first.ID})
+	c.settle()
+	made, err := api.Shares().CreateShare(ctx, &pb.CreateShareRequest{Name: "a", Size: gib})
+	if err != nil || made.GetExisted() || made.GetShare().GetId() == string(first.ID) {
+		t.Errorf("create where a share of that name is gone: %v, %v", made, err)
+	}
+}
+
 func (c *testCluster) shares() (names []string) {
 	for s := range c.machine.View().Shares("") {
 		names = append(names, s.Name)

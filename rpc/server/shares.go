@@ -85,31 +85,19 @@ func (s *shareService) ResizeShare(ctx context.Context, req *pb.ResizeShareReque
 	if req.GetShrink() {
 		task.Kind = cairn.TaskShrink
 	}
-	command := func(id cairn.ShareID) fsm.Command { return &fsm.ResizeShare{ID: id, Size: task.Size, Task: task.ID} }
+	command := func(id cairn.ShareID) fsm.Command {
+		return &fsm.SetSize{ID: id, Kind: task.Kind, Size: task.Size, Task: task.ID}
+	}
 	out, found, err := s.onShare(ctx, req.GetMutation(), req.GetShare(), req.GetProject(),
-		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) {
-			return command(share.ID), checkDirection(share, task)
-		}, command)
+		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) { return command(share.ID), nil }, command)
 	if err != nil {
 		return nil, err
 	}
-	share, err := s.withTask(out, out.cmd.(*fsm.ResizeShare).ID, found, task)
+	share, err := s.withTask(out, out.cmd.(*fsm.SetSize).ID, found, task)
 	if err != nil {
 		return nil, err
 	}
 	return &pb.ResizeShareResponse{Share: share, Event: out.view.LastEvent()}, nil
-}
-
-// checkDirection catches an extend that would shrink, and the other way round.
-func checkDirection(share *cairn.Share, task *cairn.Task) error {
-	has, wants := cairn.FormatSize(share.Size), cairn.FormatSize(task.Size)
-	switch {
-	case task.Kind == cairn.TaskExtend && task.Size <= share.Size:
-		return fmt.Errorf("share %s: has %s, so it cannot be extended to %s; name a larger size, or shrink it: %w", share.Name, has, wants, cairn.ErrInvalid)
-	case task.Kind == cairn.TaskShrink && task.Size >= share.Size:
-		return fmt.Errorf("share %s: has %s, so it cannot be shrunk to %s; name a smaller size, or extend it: %w", share.Name, has, wants, cairn.ErrInvalid)
-	}
-	return nil
 }
 
 // withTask renders the share after a task was started; of a dry run, as it would be.

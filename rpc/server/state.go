@@ -51,8 +51,9 @@ type change struct {
 	// do only because the request has been carried out: the share to delete is gone, the name that was to change has
 	// changed, the last free space is taken.
 	again func(id string) fsm.Command
-	// ownCopy: build decides nothing that package fsm does not check again, so the node's own copy will do.
-	ownCopy bool
+	// own is build on the node's own copy, which may be old: it decides nothing that package fsm does not check again, and fails
+	// where that will not do. nil if it never does.
+	own func(v *fsm.View) (fsm.Command, error)
 }
 
 // outcome is what became of a change.
@@ -106,12 +107,12 @@ func (s *Server) repeated(v *fsm.View, meta fsm.Meta, c change) fsm.Command {
 	return cmd
 }
 
-// build makes the command. What fails on the node's own copy is tried again on a linearizable one: absence in an old copy
-// proves nothing.
+// build makes the command. What fails on the node's own copy is tried again on a linearizable one: neither absence nor presence
+// in an old copy proves anything.
 func (s *Server) build(ctx context.Context, c change) (*fsm.View, fsm.Command, error) {
-	if c.ownCopy {
+	if c.own != nil {
 		v := s.cfg.State.View()
-		if cmd, err := c.build(v); err == nil {
+		if cmd, err := c.own(v); err == nil {
 			return v, cmd, nil
 		}
 	}

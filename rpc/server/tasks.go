@@ -63,13 +63,19 @@ func (s *taskService) GetTask(ctx context.Context, req *pb.GetTaskRequest) (*pb.
 
 // CancelTask is described in the proto file.
 func (s *taskService) CancelTask(ctx context.Context, req *pb.CancelTaskRequest) (*pb.CancelTaskResponse, error) {
-	command := func(id cairn.ShareID) fsm.Command { return &fsm.CancelTask{Share: id} }
+	command := func(id cairn.ShareID) fsm.Command { return &fsm.StopTask{Share: id} }
 	out, found, err := s.onShare(ctx, req.GetMutation(), req.GetShare(), req.GetProject(),
-		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) { return command(share.ID), nil }, command)
+		func(v *fsm.View, share *cairn.Share) (fsm.Command, error) {
+			stop := &fsm.StopTask{Share: share.ID}
+			if task := v.Task(share.ID); task != nil {
+				stop.Task = task.ID
+			}
+			return stop, nil
+		}, command)
 	if err != nil {
 		return nil, err
 	}
-	task := out.view.Task(out.cmd.(*fsm.CancelTask).Share)
+	task := out.view.Task(out.cmd.(*fsm.StopTask).Share)
 	switch {
 	case task == nil:
 		return nil, gone(cairn.KindTask, out.id)

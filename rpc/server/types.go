@@ -156,12 +156,8 @@ func (s *typeService) CreateType(ctx context.Context, req *pb.CreateTypeRequest)
 
 // plainly is a change whose command says everything without a look at the state.
 func plainly(m *pb.Mutation, cmd fsm.Command) change {
-	return change{
-		mutation: m,
-		ownCopy:  true,
-		build:    func(*fsm.View) (fsm.Command, error) { return cmd, nil },
-		again:    func(string) fsm.Command { return cmd },
-	}
+	build := func(*fsm.View) (fsm.Command, error) { return cmd, nil }
+	return change{mutation: m, own: build, build: build, again: func(string) fsm.Command { return cmd }}
 }
 
 // ListTypes is described in the proto file.
