@@ -74,7 +74,14 @@ func prepare(t *testing.T) *cluster {
 	if testing.Short() {
 		t.Skip("starts server processes: run without -short")
 	}
-	inner, err := local.New(local.Config{Dir: t.TempDir(), Executable: binary, PoolSize: "10GiB"})
+	return prepareWith(t, local.Config{Executable: binary})
+}
+
+// prepareWith makes a cluster without servers, as cfg says.
+func prepareWith(t *testing.T, cfg local.Config) *cluster {
+	t.Helper()
+	cfg.Dir, cfg.PoolSize = t.TempDir(), "10GiB"
+	inner, err := local.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

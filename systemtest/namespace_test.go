@@ -21,6 +21,12 @@ func inNamespace() bool { return os.Getenv(namespaceTest) != "" }
 // neither, the test is skipped.
 func withMounts(t *testing.T, body func(t *testing.T)) {
 	t.Helper()
+	withNamespaces(t, syscall.CLONE_NEWNS, body)
+}
+
+// withNamespaces is withMounts with what flags say besides.
+func withNamespaces(t *testing.T, flags uintptr, body func(t *testing.T)) {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("starts server processes: run without -short")
 	}
@@ -33,7 +39,7 @@ func withMounts(t *testing.T, body func(t *testing.T)) {
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=3m")
 	cmd.Env = append(os.Environ(), namespaceTest+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
@@ -41,7 +47,7 @@ func withMounts(t *testing.T, body func(t *testing.T)) {
 	}
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOSPC) {
-		t.Skipf("no mount namespace: %v; run as root", err)
+		t.Skipf("no namespaces: %v; run as root", err)
 	}
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		if strings.Contains(string(out), "--- SKIP: "+t.Name()) {
@@ -49,7 +55,7 @@ func withMounts(t *testing.T, body func(t *testing.T)) {
 		}
 		t.Fatalf("%v\n%s", err, out)
 	}
-	t.Logf("in a mount namespace of its own:\n%s", out)
+	t.Logf("in namespaces of its own:\n%s", out)
 }
 
 // mountSmall puts a file system of that many bytes on dir: ext4 on a loop device where this process may have one, because

@@ -25,9 +25,14 @@ type copied struct {
 // makeCopied creates a share with as many replicas that are all in sync.
 func (c *cluster) makeCopied(name string, replicas int) *copied {
 	c.t.Helper()
+	return c.makeCopiedOf(name, "1GiB", replicas)
+}
+
+func (c *cluster) makeCopiedOf(name, size string, replicas int) *copied {
+	c.t.Helper()
 	c.must(nil, "type", "create", "copies", "--spec", "replication_type=dr", "--spec", "failover=auto", "--spec", "snapshot_support=true",
 		"--spec", "create_share_from_snapshot_support=true", "--spec", "revert_to_snapshot_support=true", "--spec", "cairn:replication_interval=300ms")
-	c.must(nil, "share", "create", name, "--size", "1GiB", "--type", "copies", "--replicas", fmt.Sprint(replicas))
+	c.must(nil, "share", "create", name, "--size", size, "--type", "copies", "--replicas", fmt.Sprint(replicas))
 	var access cairnv1.AllowAccessResponse
 	c.must(&access, "access", "allow", name, "user", "tester", "rw")
 	s := &copied{c, name, access.GetPassword().GetPassword()}
@@ -60,7 +65,12 @@ func (s *copied) show(ctx context.Context) (*cairnv1.Share, error) {
 		return nil, err
 	}
 	defer api.Close()
-	answer, err := api.Shares().GetShare(ctx, &cairnv1.GetShareRequest{Share: s.name})
+	return showAt(ctx, api, s.name)
+}
+
+// showAt asks one server.
+func showAt(ctx context.Context, api *client.Client, share string) (*cairnv1.Share, error) {
+	answer, err := api.Shares().GetShare(ctx, &cairnv1.GetShareRequest{Share: share})
 	return answer.GetShare(), err
 }
 

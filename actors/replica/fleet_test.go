@@ -22,14 +22,17 @@ type fleet struct {
 	*state
 	nodes map[cairn.NodeID]*member
 	now   time.Time
-	// full and incremental count the streams that were sent.
+	// full and incremental count the streams that were sent, and moved their bytes.
 	full, incremental int
+	moved             int64
+	open              func(*member) drivers.Pool
 	asked             func(*member) // before a standby of that node is answered
 }
 
 type member struct {
 	id       cairn.NodeID
 	disk     *memory
+	pool     drivers.Pool
 	exporter *memoryExporter
 	actor    *Actor
 	cut      bool // nobody reaches it, and it reaches nobody
@@ -58,10 +61,16 @@ const fleetShare cairn.ShareID = "s"
 
 // newFleet has nodes node-1 to node-n, and a share with a replica r<i> on each; r1 is active.
 func newFleet(t testing.TB, nodes int, policy cairn.FailoverPolicy) *fleet {
-	f := &fleet{TB: t, nodes: make(map[cairn.NodeID]*member), now: time.UnixMilli(1_700_000_000_000)}
-	caps := drivers.CapabilitiesOf(&memoryPool{})
+	return newFleetOn(t, nodes, policy, drivers.CapabilitiesOf(&memoryPool{}), func(m *member) drivers.Pool {
+		return &memoryPool{memory: m.disk, do: m.step}
+	})
+}
+
+// newFleetOn has pools that open makes, which can do what caps says.
+func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cairn.Capability, open func(*member) drivers.Pool) *fleet {
+	f := &fleet{TB: t, nodes: make(map[cairn.NodeID]*member), now: time.UnixMilli(1_700_000_000_000), open: open}
 	f.state = newState(t, caps)
-	share := cairn.Share{ID: fleetShare, Project: "web", Name: "data", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "copies", Size: mib}
+	share := cairn.Share{ID: fleetShare, Project: "web", Name: "data", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "copies", Size: 128 * mib}
 	create := &fsm.CreateShare{Share: share}
 	for i := range nodes {
 		id := cairn.NodeID(fmt.Sprintf("node-%d", i+1))
@@ -99,10 +108,10 @@ func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
 func (f *fleet) restart(m *member) {
 	clear(m.exporter.specs)
 	m.steps, m.dead = 0, false
-	pool := &memoryPool{memory: m.disk, do: m.step}
+	m.pool = f.open(m)
 	m.actor = New(Config{
 		Node: m.id, Viewer: f.state, Applier: f.state, Puller: puller{f, m}, Now: func() time.Time { return f.now },
-		Pools:     map[cairn.PoolID]drivers.Pool{cairn.MakePoolID(m.id, "data"): pool},
+		Pools:     map[cairn.PoolID]drivers.Pool{cairn.MakePoolID(m.id, "data"): m.pool},
 		Exporters: map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: m.exporter},
 	})
 }
@@ -133,6 +142,7 @@ func (p puller) Pull(ctx context.Context, node cairn.NodeID, request PullRequest
 	if err := send(ctx, &stream); err != nil {
 		return offer, err
 	}
+	p.moved += int64(stream.Len())
 	return offer, take(offer, strings.NewReader(stream.String()))
 }
 

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -26,6 +27,9 @@ type Config struct {
 	Dir        string // for everything that the cluster writes; must be there
 	Executable string // the cairn binary
 	PoolSize   string // of each server's pool, such as "10GiB"; "" is the whole file system
+	// Base is the address before the first server's, whoever made a network for them; without it they have free ones of the
+	// loopback network.
+	Base netip.Addr
 }
 
 // Cluster is a number of servers. Its methods may be called concurrently, except Start, Join and Close.
@@ -41,8 +45,10 @@ type Cluster struct {
 
 // New prepares a cluster without servers.
 func New(cfg Config) (*Cluster, error) {
-	base, err := freeBase()
-	if err != nil {
+	base, err := uint32(0), error(nil)
+	if cfg.Base.Is4() {
+		base = binary.BigEndian.Uint32(cfg.Base.AsSlice())
+	} else if base, err = freeBase(); err != nil {
 		return nil, err
 	}
 	return &Cluster{config: cfg, base: base, tools: tool.NewMachine(), clients: map[string]*client.Client{}}, nil
