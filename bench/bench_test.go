@@ -31,6 +31,7 @@ func BenchmarkCairn(b *testing.B) {
 	b.Run("api", r.api)
 	b.Run("idle-actor", r.idleActor)
 	b.Run("failover", r.failover)
+	b.Run("takeover", r.takeover)
 	r.print(os.Stdout)
 }
 
