@@ -138,9 +138,11 @@ func (s *copied) expect(name, content string) {
 	}
 }
 
-// follow waits until the standbys have everything that was written before.
+// follow waits until the standbys have everything that was written before: what they are told to lack may be older than that,
+// the time at which they certainly lacked nothing may not.
 func (s *copied) follow() {
 	s.t.Helper()
+	began := time.Now()
 	s.await(20*time.Second, "standbys without lag", func(ctx context.Context) (bool, error) {
 		api, err := s.api()
 		if err != nil {
@@ -149,7 +151,8 @@ func (s *copied) follow() {
 		defer api.Close()
 		answer, err := api.Replicas().ListReplicas(ctx, &cairnv1.ListReplicasRequest{Share: s.name})
 		for _, r := range answer.GetReplicas() {
-			if up := r.GetReplica().GetState() != "out_of_sync"; up && (r.GetLagMs() < 0 || r.GetLagBytes() != 0) {
+			state, lag := r.GetReplica().GetState(), time.Duration(r.GetLagMs())*time.Millisecond
+			if state == "in_sync" && (lag < 0 || lag > time.Since(began) || r.GetLagBytes() != 0) {
 				return false, fmt.Errorf("%v", r)
 			}
 		}
