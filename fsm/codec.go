@@ -117,7 +117,13 @@ const CurrentVersion = BundleVersion
 
 // Version returns the version of the command set that introduced the command. It may be proposed only when
 // View.CommandVersion is at least that.
-func Version(Command) uint32 { return 1 }
+func Version(c Command) uint32 { return max(since[c.op()], 1) }
+
+// since is the version of the command set that introduced an op, where that is not the first.
+var since = map[Op]uint32{
+	OpSetSize:  2,
+	OpStopTask: 2,
+}
 
 // Encode renders a command for the log: the op number, then the msgpack array [Meta, Command].
 func Encode(meta Meta, c Command) ([]byte, error) {
