@@ -13,7 +13,7 @@ all: build
 build: ## bin/cairn and bin/cairn-demo
 	$(GO) build -trimpath -o bin/ ./cmd/...
 
-demo: build ## three servers, real files, one kill -9: every byte is checked
+demo: build ## three servers, real files, kill -9 of a leader and of a share's node: every byte is checked
 	bin/cairn-demo
 
 test: ## everything that needs neither root nor servers of its own; of crash points a sample

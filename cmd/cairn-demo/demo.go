@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
@@ -31,17 +28,17 @@ const timeout = 5 * time.Minute
 // demo is one run.
 type demo struct {
 	options
-	out   io.Writer
+	stage
 	dir   string
 	began time.Time
 
 	source   tree
-	cluster  *local.Cluster
 	files    *dav.Client // the share, as alice
 	original manifest    // what was uploaded
 	current  manifest    // what the share must hold now
 	bytes    int64       // uploaded
 	failover local.Failover
+	beside   *takeover // goes on beside other steps
 }
 
 // step is one thing that is shown. done says in a line what was found.
@@ -58,11 +55,11 @@ func (d *demo) steps() []step {
 		{"cut a snapshot", d.snapshot},
 		{"damage the files: overwrite, delete, add, rename directories", d.damage},
 		{"kill -9 the Raft leader while the share is read and written", d.killLeader},
-		{"read everything back: every acknowledged write is there, nothing else", d.readDamaged},
-		{"revert the share to the snapshot", d.revert},
+		{"start the killed server again, and read everything back meanwhile: every acknowledged write is there, nothing else", d.restart},
+		{"revert the share to the snapshot; a replicated share is made and written meanwhile, see step 11", d.revert},
 		{"download every file and compare every byte with what was uploaded", d.readReverted},
 		{"read the snapshot itself, mounted read-only", d.readSnapshot},
-		{"start the killed server again: it catches up to the same state", d.restart},
+		{"beside that: kill -9 the server of the replicated share; another one takes over, and what is missing is found again", d.tellTakeover},
 		{"delete everything: nothing is left in any pool", d.remove},
 	}
 }
@@ -78,6 +75,12 @@ func (d *demo) run(ctx context.Context) error {
 		return err
 	}
 	d.printf("%d files, %s, from %s; working in %s", len(d.source.files), cairn.FormatSize(d.source.bytes), d.source.root, d.dir)
+	defer func() {
+		cancel()
+		if d.beside != nil {
+			<-d.beside.done
+		}
+	}()
 	steps := d.steps()
 	for i, step := range steps {
 		d.printf("\n[%2d/%d] %s", i+1, len(steps), step.title)
@@ -102,7 +105,13 @@ func (d *demo) result() any {
 		Files      int    `json:"files"`
 		Bytes      int64  `json:"bytes"`
 		FailoverMS int64  `json:"failover_ms"`
-	}{"ok", len(d.original), d.bytes, d.failover.Took.Milliseconds()}
+		PromoteMS  int64  `json:"promote_ms"`
+		Lost       int    `json:"records_lost"`
+		RPOMS      int64  `json:"rpo_ms"`
+	}{
+		"ok", len(d.original), d.bytes, d.failover.Took.Milliseconds(),
+		d.beside.took.Milliseconds(), len(d.beside.lost.records), d.beside.window.Milliseconds(),
+	}
 }
 
 // copies is how often the data is on the disk at once, at most: the share, its snapshot, and a revert that is being prepared.
@@ -142,30 +151,6 @@ func (d *demo) cleanUp(ctx context.Context) error {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	return nil
-}
-
-func (d *demo) printf(format string, args ...any) { fmt.Fprintf(d.out, format+"\n", args...) }
-
-// cairn runs the command line, shows what it runs, and reads its JSON into answer, if that is not nil.
-func (d *demo) cairn(ctx context.Context, answer proto.Message, args ...string) error {
-	d.printf("      $ cairn %s", strings.Join(args, " "))
-	out, err := d.cluster.Run(ctx, append(args, "-o", "json")...)
-	if err != nil || answer == nil {
-		return err
-	}
-	if err := (protojson.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(out, answer); err != nil {
-		return fmt.Errorf("cairn %s: answer: %w", strings.Join(args, " "), err)
-	}
-	return nil
-}
-
-// dial makes a client of a share or snapshot.
-func (d *demo) dial(url, password string) (*dav.Client, error) {
-	ca, err := d.cluster.CA()
-	if err != nil {
-		return nil, err
-	}
-	return dav.New(dav.Config{URL: url, CA: ca, User: userName, Password: password, Connections: d.parallel})
 }
 
 func round(t time.Duration) time.Duration {

@@ -1,6 +1,7 @@
 // Command cairn-demo shows Cairn at work with real servers and real files, and checks every byte: three servers form a
 // cluster, a source tree goes into a share, a snapshot is cut, files are damaged, the Raft leader is killed with -9 while the
-// share is in use, and the share is reverted. It needs no root and no network beyond loopback.
+// share is in use, and the share is reverted. Beside that a replicated share loses the server of its active replica, another
+// one takes over, and what was acknowledged is compared with what is there. It needs no root and no network beyond loopback.
 //
 // It does what an operator and a user would do: the cluster is made and ruled with the cairn command, files go over WebDAV.
 // It ends with one line of JSON, and with another exit code than 0 at the first thing that is not as it should be.
@@ -22,7 +23,7 @@ import (
 )
 
 type options struct {
-	cairn    string
+	binary   string
 	source   string
 	dir      string
 	parallel int
@@ -51,7 +52,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
-	d := &demo{options: opts, out: out, dir: dir, began: time.Now()}
+	d := &demo{options: opts, stage: stage{out: out}, dir: dir, began: time.Now()}
 	if err := errors.Join(d.run(ctx), d.cleanUp(ctx)); err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func parse(args []string) (options, error) {
 		return opts, fmt.Errorf("own path: %w", err)
 	}
 	flags := flag.NewFlagSet("cairn-demo", flag.ContinueOnError)
-	flags.StringVar(&opts.cairn, "cairn", filepath.Join(filepath.Dir(self), "cairn"), "the cairn binary")
+	flags.StringVar(&opts.binary, "cairn", filepath.Join(filepath.Dir(self), "cairn"), "the cairn binary")
 	flags.StringVar(&opts.source, "source", "", "tree of files to use (default: the source of the Go distribution)")
 	flags.StringVar(&opts.dir, "dir", os.TempDir(), "where to make the working directory")
 	flags.IntVar(&opts.parallel, "parallel", 16, "connections to the share")
@@ -84,10 +85,10 @@ func parse(args []string) (options, error) {
 	if opts.parallel < 1 {
 		return opts, fmt.Errorf("--parallel %d: must be at least 1", opts.parallel)
 	}
-	if opts.cairn, err = filepath.Abs(opts.cairn); err != nil {
+	if opts.binary, err = filepath.Abs(opts.binary); err != nil {
 		return opts, fmt.Errorf("--cairn: %w", err)
 	}
-	if _, err := os.Stat(opts.cairn); err != nil {
+	if _, err := os.Stat(opts.binary); err != nil {
 		return opts, fmt.Errorf("the cairn binary: %w; make it with: make build", err)
 	}
 	return opts, nil

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
 	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
@@ -18,7 +20,7 @@ import (
 
 func (d *demo) form(ctx context.Context) (string, error) {
 	var err error
-	d.cluster, err = local.New(local.Config{Dir: d.dir, Executable: d.options.cairn})
+	d.cluster, err = local.New(local.Config{Dir: d.dir, Executable: d.binary})
 	if err != nil {
 		return "", err
 	}
@@ -51,10 +53,10 @@ func (d *demo) makeShare(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if d.files, err = d.dial(url, access.GetPassword().GetPassword()); err != nil {
+	if d.files, err = d.dial(url, access.GetPassword().GetPassword(), d.parallel); err != nil {
 		return "", err
 	}
-	stranger, err := d.dial(url, "guess")
+	stranger, err := d.dial(url, "guess", 1)
 	if err != nil {
 		return "", err
 	}
@@ -156,14 +158,22 @@ func (d *demo) readDamaged(ctx context.Context) (string, error) {
 		len(got), cairn.FormatSize(bytes), got.digest(), d.original.digest(), d.original.compare(got)), nil
 }
 
+// revert begins the story of the other share, which may kill its server when this one is served again.
 func (d *demo) revert(ctx context.Context) (string, error) {
+	host, err := d.host(ctx)
+	if err != nil {
+		return "", err
+	}
+	ready := make(chan struct{})
+	d.beside = startTakeover(ctx, d.cluster, host, ready)
 	if err := d.cairn(ctx, nil, "share", "revert", shareName, snapshotName, "--yes"); err != nil {
 		return "", err
 	}
 	if err := d.cluster.AwaitServed(ctx, shareName); err != nil {
 		return "", err
 	}
-	return "decided by " + d.failover.New.Name + ", the new leader; the share is served again", nil
+	close(ready)
+	return "the share is served again", nil
 }
 
 func (d *demo) readReverted(ctx context.Context) (string, error) { return d.readOriginal(ctx, d.files) }
@@ -202,7 +212,7 @@ func (d *demo) readSnapshot(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	files, err := d.dial(url, access.GetPassword().GetPassword())
+	files, err := d.dial(url, access.GetPassword().GetPassword(), d.parallel)
 	if err != nil {
 		return "", err
 	}
@@ -214,19 +224,36 @@ func (d *demo) readSnapshot(ctx context.Context) (string, error) {
 	return done + "\na write is refused", err
 }
 
+// restart has the killed server catch up while everything is read.
 func (d *demo) restart(ctx context.Context) (string, error) {
-	server := d.failover.Old
-	if err := server.Start(); err != nil {
+	if err := d.failover.Old.Start(); err != nil {
 		return "", err
 	}
-	if err := d.cluster.AwaitUp(ctx, server); err != nil {
+	var state local.State
+	var read string
+	group, both := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		if err = d.cluster.AwaitUp(both, d.failover.Old); err == nil {
+			state, err = d.cluster.Agree(both)
+		}
+		return err
+	})
+	group.Go(func() (err error) {
+		read, err = d.readDamaged(both)
+		return err
+	})
+	if err := group.Wait(); err != nil {
 		return "", err
 	}
-	state, err := d.cluster.Agree(ctx)
-	if err != nil {
-		return "", err
+	return fmt.Sprintf("%s\nall three have digest %s at entry %d", read, state.Digest, state.Index), nil
+}
+
+func (d *demo) tellTakeover(context.Context) (string, error) {
+	done, err := d.beside.join()
+	if done != "" {
+		d.printf("%s", "      "+done)
 	}
-	return fmt.Sprintf("all three have digest %s at entry %d", state.Digest, state.Index), nil
+	return "the share is as its clients were told", err
 }
 
 func (d *demo) remove(ctx context.Context) (string, error) {
@@ -237,6 +264,10 @@ func (d *demo) remove(ctx context.Context) (string, error) {
 		if err := d.cairn(ctx, nil, command...); err != nil {
 			return "", err
 		}
+	}
+	d.beside.out = d.out // it is over, and speaks for itself from here on
+	if err := d.beside.remove(ctx); err != nil {
+		return "", err
 	}
 	if err := d.cluster.AwaitEmptyPools(ctx); err != nil {
 		return "", err

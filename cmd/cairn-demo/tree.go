@@ -74,6 +74,8 @@ func (t *tree) enter(path string, entry fs.DirEntry, err error) error {
 // sum is the SHA-256 of a file.
 type sum [sha256.Size]byte
 
+func sumOf(text string) sum { return sha256.Sum256([]byte(text)) }
+
 // manifest is what a share holds: the sum of every file by its path.
 type manifest map[string]sum
 

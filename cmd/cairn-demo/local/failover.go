@@ -134,7 +134,7 @@ func firstWrite(ctx context.Context, writers []writer) (written, int) {
 					attempts, first.err = attempts+1, err
 				}
 				mu.Unlock()
-				pause(ctx, attemptPause)
+				Pause(ctx, attemptPause)
 			}
 		})
 	}
@@ -142,8 +142,8 @@ func firstWrite(ctx context.Context, writers []writer) (written, int) {
 	return first, attempts
 }
 
-// pause returns after d, or when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// Pause returns after d, or when ctx ends.
+func Pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
