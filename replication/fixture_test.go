@@ -17,6 +17,7 @@ import (
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/actors/replica"
 	"github.com/cairn-storage/cairn/cluster/identity"
+	"github.com/cairn-storage/cairn/cluster/identity/identitytest"
 	"github.com/cairn-storage/cairn/fsm"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
@@ -34,38 +35,18 @@ type lab struct {
 
 func newLab(t testing.TB) *lab {
 	t.Helper()
-	founder, err := identity.Found(t.TempDir(), "founder", "lab", nil, time.Now())
-	must(t, err)
+	founder := identitytest.Found(t)
 	l := &lab{t: t, machine: fsm.New(), nodes: make(map[cairn.NodeID]*identity.Identity)}
 	l.apply(&fsm.InitCluster{Cluster: founder.Cluster, Admin: cairn.User{Name: "admin", Role: cairn.UserAdmin}})
 	l.apply(&fsm.CreateType{Type: cairn.ShareType{Name: "twin", Format: cairn.FormatFiles, Replication: cairn.ReplicationReadable}})
 	for _, node := range []cairn.NodeID{"n1", "n2", "n3"} {
-		l.nodes[node] = member(t, founder, node)
+		l.nodes[node] = identitytest.Member(t, founder, node)
 		l.register(node)
 	}
-	l.nodes["n4"] = member(t, founder, "n4")
+	l.nodes["n4"] = identitytest.Member(t, founder, "n4")
 	l.share("s1", "n1", "n2", "n3")
 	l.share("s2", "n3", "n2")
 	return l
-}
-
-// member makes a node's identity as joining does.
-func member(t testing.TB, founder *identity.Identity, node cairn.NodeID) *identity.Identity {
-	t.Helper()
-	candidate, err := identity.NewCandidate(t.TempDir(), identity.Token{
-		ID: "t", Cluster: founder.Cluster.ID, Fingerprint: founder.Authority.Fingerprint(), Node: node, Name: string(node),
-	}, []string{"127.0.0.1"})
-	must(t, err)
-	der, err := founder.Authority.SignNode(candidate.Request, node, time.Now())
-	must(t, err)
-	certificate, key, err := founder.Authority.EncodePEM()
-	must(t, err)
-	id, err := candidate.Accept(identity.Grant{
-		Cluster: founder.Cluster, Certificate: der, AuthorityPEM: certificate, SignerPEM: key,
-		GossipKey: founder.GossipKey, ClusterKey: founder.ClusterKey,
-	})
-	must(t, err)
-	return id
 }
 
 // register makes a node's rows.
