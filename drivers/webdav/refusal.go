@@ -20,11 +20,21 @@ type refusal struct {
 	line   string
 	// retry is the Retry-After header in seconds, or "".
 	retry string
+	// unchanged: the request has certainly had no effect, and may be sent to another node.
+	unchanged bool
 }
+
+// Unchanged is the header of a 503 whose request has had no effect, because the share is not served here, or not any more.
+const Unchanged = "Cairn-Unchanged"
 
 func (r *refusal) Error() string { return fmt.Sprintf("%s (%d)", r.line, r.status) }
 
 func refuse(status int, line string) *refusal { return &refusal{status: status, line: line} }
+
+// refuseRole is for requests that somebody else may serve, before they have had any effect.
+func refuseRole(line string) *refusal {
+	return &refusal{status: http.StatusServiceUnavailable, line: line, unchanged: true}
+}
 
 // refusalOf finds the answer to an error. Only what is certainly absent is 404; what is not recognised is 500, and known
 // is false: the operator has to see it, while the client learns nothing of the machine.
@@ -37,10 +47,12 @@ func refusalOf(err error) (answer *refusal, known bool) {
 	case errors.Is(err, cairn.ErrNoSpace):
 		return refuse(http.StatusInsufficientStorage, err.Error()), true
 	case errors.Is(err, cairn.ErrUnavailable):
-		return &refusal{http.StatusServiceUnavailable, "this node has lost touch with the cluster and may not serve the share now; try again", "2"}, true
+		answer = refuseRole("this node has lost touch with the cluster and may not serve the share now; try again")
+		answer.retry = "2"
+		return answer, true
 	case errors.Is(err, cairn.ErrStale):
 		// 410 would be read as "deleted for ever" by programs that synchronise directories.
-		return refuse(http.StatusServiceUnavailable, "the share is served elsewhere or in another role now; look up its export location: cairn share show"), true
+		return refuseRole("the share is served elsewhere or in another role now; look up its export location: cairn share show"), true
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return refuse(http.StatusServiceUnavailable, "the export was withdrawn during the request"), true
 	case errors.As(err, &errno):

@@ -75,7 +75,7 @@ func (e *Exporter) find(path string) (*export, error) {
 }
 
 func errNotServed() error {
-	return refuse(http.StatusServiceUnavailable, "this node does not serve that share or snapshot now; look up its export location: cairn share show")
+	return refuseRole("this node does not serve that share or snapshot now; look up its export location: cairn share show")
 }
 
 func (q *request) serve() (err error) {
@@ -135,7 +135,7 @@ func (q *request) mayWrite() error {
 }
 
 func errReplaced() error {
-	return refuse(http.StatusServiceUnavailable, "the share changed its role during or before the request; nothing was changed, look up its export location: cairn share show")
+	return refuseRole("the share changed its role during or before the request; nothing was changed, look up its export location: cairn share show")
 }
 
 func (q *request) get() error {

@@ -111,6 +111,9 @@ func (w *wire) refuse(r *refusal) {
 	case r.retry != "":
 		header.Set("Retry-After", r.retry)
 	}
+	if r.unchanged {
+		header.Set(Unchanged, "1")
+	}
 	header.Del("ETag")
 	header.Set("Content-Type", "text/plain; charset=utf-8")
 	header.Set("Content-Length", strconv.Itoa(len(r.line)+1))
