@@ -23,6 +23,7 @@ var layers = map[string][]string{
 	"actors":                  {""},
 	"actors/replica":          {"", "fsm", "drivers", "actors"},
 	"actors/sim":              {"", "actors"},
+	"gateway":                 {"", "fsm"},
 	"drivers":                 {""},
 	"drivers/sim":             {"", "drivers/tool"},
 	"drivers/tool":            {""},
@@ -42,7 +43,7 @@ var layers = map[string][]string{
 	"rpc/client":              {"", "rpc"},
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
 	"deploy/lab/netlab":       {"", "drivers/tool"},
-	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
+	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "gateway", "rpc", "cmd"},
 	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
 	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
 }

@@ -39,6 +39,8 @@ type Config struct {
 	Log LogConfig `toml:"log"`
 	// NFS says how file shares are served over NFS; nil: not at all.
 	NFS *NFSConfig `toml:"nfs"`
+	// Gateway says how shares of other nodes are reached through this one.
+	Gateway GatewayConfig `toml:"gateway"`
 	// Pools are the places for shares on this node.
 	Pools []PoolConfig `toml:"pool"`
 }
@@ -158,6 +160,9 @@ func (c *Config) check() error {
 		if err := c.NFS.check(); err != nil {
 			return err
 		}
+	}
+	if _, err := c.Gateway.wait(); err != nil {
+		return err
 	}
 	return c.Log.check()
 }

@@ -55,6 +55,8 @@ func TestParseConfigRefuses(t *testing.T) {
 		"nfs server":            {goodConfig + "[nfs]\nserver = \"samba\"\n", `want kernel or ganesha`},
 		"nfs address":           {goodConfig + "[nfs]\nserver = \"kernel\"\naddresses = [\"here\"]\n", "want an IP address"},
 		"kernel with a port":    {goodConfig + "[nfs]\nserver = \"kernel\"\nport = 2050\n", "are for server"},
+		"gateway without unit":  {goodConfig + "[gateway]\nwait = \"5\"\n", "gateway.wait"},
+		"gateway for ever":      {goodConfig + "[gateway]\nwait = \"1h\"\n", "at most 5m"},
 		"log level":             {"data_dir = \"/d\"\n[log]\nlevel = \"loud\"\n", "log.level"},
 	}
 	for name, c := range cases {

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/cluster/identity"
-	"github.com/cairn-storage/cairn/drivers/webdav"
 	"github.com/cairn-storage/cairn/fsm"
 )
 
@@ -23,8 +22,7 @@ import (
 const headerTimeout = 20 * time.Second
 
 // httpServer makes the server of the HTTPS port: shares, mounted snapshots, metrics and health.
-func httpServer(member *cluster.Node, files *webdav.Exporter, registry *prometheus.Registry, logger *slog.Logger) *http.Server {
-	shares := knownCertificates(member, files)
+func httpServer(member *cluster.Node, shares http.Handler, registry *prometheus.Registry, logger *slog.Logger) *http.Server {
 	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	route := func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {

@@ -8,6 +8,7 @@ import (
 	"github.com/cairn-storage/cairn/actors/replica"
 	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/drivers/webdav"
+	"github.com/cairn-storage/cairn/gateway"
 )
 
 // sample is one number that is read when it is asked for.
@@ -46,7 +47,7 @@ func truth(b bool) float64 {
 }
 
 // newRegistry registers what the node can be watched by. The API server adds its own.
-func newRegistry(member *cluster.Node, runtime *actors.Runtime, actor *replica.Actor, files *webdav.Exporter) *prometheus.Registry {
+func newRegistry(member *cluster.Node, runtime *actors.Runtime, actor *replica.Actor, files *webdav.Exporter, door *gateway.Gateway) *prometheus.Registry {
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(
@@ -71,6 +72,10 @@ func newRegistry(member *cluster.Node, runtime *actors.Runtime, actor *replica.A
 			newSample(counter, "webdav_refused_total", "Requests answered with a status of 400 or more.", func() float64 { return float64(files.Counters().Refused) }),
 			newSample(counter, "webdav_received_bytes_total", "Bytes of request bodies.", func() float64 { return float64(files.Counters().BytesIn) }),
 			newSample(counter, "webdav_sent_bytes_total", "Bytes of response bodies.", func() float64 { return float64(files.Counters().BytesOut) }),
+			newSample(counter, "gateway_forwarded_total", "Requests that other nodes have answered.", func() float64 { return float64(door.Counters().Forwarded) }),
+			newSample(counter, "gateway_waited_total", "Requests that had to wait for a share that nobody served.", func() float64 { return float64(door.Counters().Waited) }),
+			newSample(counter, "gateway_refused_total", "Requests that nobody has served in time.", func() float64 { return float64(door.Counters().Refused) }),
+			newSample(counter, "gateway_lost_total", "Requests whose connection to another node broke before the answer.", func() float64 { return float64(door.Counters().Lost) }),
 		},
 	)
 	return registry

@@ -22,6 +22,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers/webdav"
 	"github.com/cairn-storage/cairn/failover"
 	"github.com/cairn-storage/cairn/fsm"
+	"github.com/cairn-storage/cairn/gateway"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 	"github.com/cairn-storage/cairn/rpc/server"
 )
@@ -46,6 +47,7 @@ type Node struct {
 	fencer    *replica.Fencer
 	free      *freeSpace
 	copies    *replicator
+	gateway   *gateway.Gateway
 	failover  *failover.Controller
 	grpc      *grpc.Server
 	http      *http.Server
@@ -162,7 +164,8 @@ func (n *Node) assemble() error {
 	if shared != nil {
 		n.fencer.Protocols = []cairn.Protocol{cairn.ProtocolNFS}
 	}
-	registry := newRegistry(n.member, n.runtime, actor, files)
+	n.gateway = newGateway(n.config, n.member, files, n.logger)
+	registry := newRegistry(n.member, n.runtime, actor, files, n.gateway)
 	explainer := &actorService{runtime: n.runtime}
 	id := n.member.Identity()
 	api := server.New(server.Config{
@@ -176,7 +179,7 @@ func (n *Node) assemble() error {
 	n.member.RegisterPeer(n.grpc)
 	peerv1.RegisterActorServiceServer(n.grpc, explainer)
 	peerv1.RegisterReplicationServiceServer(n.grpc, n.copies.server)
-	n.http = httpServer(n.member, files, registry, n.logger)
+	n.http = httpServer(n.member, n.gateway, registry, n.logger)
 	return nil
 }
 
@@ -193,6 +196,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	group.Go(func() error { return serveGRPC(serving, n.grpc, n.member.APIListener()) })
 	group.Go(func() error { return serveHTTP(serving, n.http, n.port) })
 	group.Go(func() error { n.waker.run(serving); return nil })
+	group.Go(func() error { n.gateway.Run(serving); return nil })
 	group.Go(func() error { n.free.run(serving); return nil })
 	group.Go(func() error { n.fencer.Run(serving); return nil })
 	group.Go(func() error { return n.announce(serving) })
