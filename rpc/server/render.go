@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"net/url"
 	"slices"
 	"time"
 
@@ -44,8 +45,34 @@ func sharePB(v *fsm.View, s *cairn.Share, task *cairn.Task) *pb.Share {
 	for _, r := range replicas {
 		out.Replicas = append(out.Replicas, replicaPB(v, r))
 		if r.ID == s.Active {
-			out.Locations = locationsPB(r.Have.Locations)
+			out.Locations = append(locationsPB(r.Have.Locations), doors(v, r.Node, s.Protocol, r.Have.Locations)...)
 		}
+	}
+	return out
+}
+
+// maxDoors is how many nodes besides the active replica's are listed: enough to survive the loss of some.
+const maxDoors = 7
+
+// doors are the other nodes that lead to what is served at node, for protocols that every node passes on. They stay as they
+// are when the share moves; the node itself is the shortest way.
+func doors(v *fsm.View, node cairn.NodeID, protocol cairn.Protocol, served []cairn.ExportLocation) (out []*pb.ExportLocation) {
+	if protocol != cairn.ProtocolWebDAV || len(served) == 0 {
+		return nil
+	}
+	at, err := url.Parse(served[0].URL)
+	if err != nil {
+		return nil // it is shown as it is, and nothing can be made of it
+	}
+	for _, other := range slices.SortedFunc(v.Nodes(), func(a, b *cairn.Node) int { return cmp.Compare(a.Name, b.Name) }) {
+		if other.ID == node || other.State != cairn.NodeUp || other.HTTPAddress == "" {
+			continue
+		}
+		if len(out) == maxDoors {
+			break
+		}
+		at.Host = other.HTTPAddress
+		out = append(out, &pb.ExportLocation{Url: at.String(), ReadOnly: served[0].ReadOnly})
 	}
 	return out
 }
@@ -87,6 +114,10 @@ func snapshotPB(v *fsm.View, s *cairn.Snapshot) *pb.Snapshot {
 		for instance := range v.InstancesOf(s.ID) {
 			if instance.Replica == share.Active || s.Diverged {
 				out.Locations = locationsPB(instance.Locations)
+				if holder := v.Replica(instance.Replica); holder != nil && len(out.Locations) > 0 {
+					out.Locations[0].Preferred = true // read-only ones are not by themselves
+					out.Locations = append(out.Locations, doors(v, holder.Node, share.Protocol, instance.Locations)...)
+				}
 			}
 		}
 	}

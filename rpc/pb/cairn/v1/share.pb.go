@@ -52,7 +52,7 @@ type Share struct {
 	Metadata map[string]string `protobuf:"bytes,13,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// The snapshot that the share was created from, if any.
 	SourceSnapshot string `protobuf:"bytes,14,opt,name=source_snapshot,json=sourceSnapshot,proto3" json:"source_snapshot,omitempty"`
-	// Where clients reach it.
+	// Where clients reach it: the active copy's node first, then others that pass requests on to it.
 	Locations []*ExportLocation `protobuf:"bytes,15,rep,name=locations,proto3" json:"locations,omitempty"`
 	// The copies, active first.
 	Replicas []*Replica `protobuf:"bytes,16,rep,name=replicas,proto3" json:"replicas,omitempty"`
