@@ -79,7 +79,7 @@ func orNil(err error) error {
 // location is where clients are to go first.
 func location(all []*cairnv1.ExportLocation) (string, error) {
 	for _, l := range all {
-		if l.GetPreferred() || len(all) == 1 {
+		if l.GetPreferred() {
 			return l.GetUrl(), nil
 		}
 	}

@@ -27,6 +27,8 @@ const (
 	// recordsBefore and recordsAfter are how many records have to be acknowledged before the kill, and after it.
 	recordsBefore = 100
 	recordsAfter  = 50
+	// nobodyElse is for how long after a kill certainly nobody else can have taken over: the lease is longer.
+	nobodyElse = time.Second
 	// leastLag is how far the standby is behind at the kill: the demonstration chooses a bad moment.
 	leastLag = 300 * time.Millisecond
 	// takeoverTimeout is when a share that nobody takes over counts as broken.
@@ -43,7 +45,7 @@ type takeover struct {
 	password string
 	victim   *local.Server
 	killed   time.Time
-	acks     []ack
+	acks     []time.Time
 
 	took     time.Duration // from the kill to the first record that was acknowledged elsewhere
 	window   time.Duration // of writes that stay behind, as the failover showed it
@@ -121,7 +123,8 @@ func (t *takeover) choose(ctx context.Context) error {
 	return t.cairn(ctx, nil, "cluster", "leader", "transfer", t.keep.Name)
 }
 
-// kill has records written, kills the server that acknowledges them, and waits until another one does.
+// kill has records written, kills the server that has the active replica, and waits until they are acknowledged again. The writer
+// knows the URL of another server, and notices nothing but one request that takes longer.
 func (t *takeover) kill(ctx context.Context) error {
 	select {
 	case <-t.ready:
@@ -130,9 +133,14 @@ func (t *takeover) kill(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, takeoverTimeout)
 	defer cancel()
-	journal := startJournal(ctx, t.locate)
+	files, err := t.door(ctx)
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	journal := startJournal(ctx, files)
 	defer journal.end()
-	if _, err := journal.await(ctx, recordsBefore, func(ack) bool { return true }); err != nil {
+	if _, err := journal.await(ctx, recordsBefore, time.Time{}); err != nil {
 		return err
 	}
 	if err := t.awaitLag(ctx); err != nil {
@@ -142,13 +150,14 @@ func (t *takeover) kill(ctx context.Context) error {
 	if err := t.victim.Kill(); err != nil {
 		return err
 	}
-	first, err := journal.await(ctx, recordsAfter, func(a ack) bool { return a.by != t.victim.Name })
+	first, err := journal.await(ctx, recordsAfter, t.killed.Add(nobodyElse))
 	if err != nil {
 		return fmt.Errorf("nobody took over from %s: %w", t.victim.Name, err)
 	}
-	t.took = first.at.Sub(t.killed)
+	t.took = first.Sub(t.killed)
 	t.acks = journal.end()
-	t.printf("        process of %s, which has the active replica, killed; %s acknowledged the next record after %s", t.victim.Name, first.by, round(t.took))
+	t.printf("        process of %s, which has the active replica, killed; the next record was acknowledged after %s, by the same URL, which is that of %s",
+		t.victim.Name, round(t.took), t.keep.Name)
 	return nil
 }
 
@@ -158,7 +167,7 @@ func (t *takeover) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, files, err := t.locate(ctx)
+	files, err := t.door(ctx)
 	if err != nil {
 		return err
 	}
@@ -167,7 +176,7 @@ func (t *takeover) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.lost, err = compareRecords(t.acks, t.victim.Name, down.Add(-t.window), func(n int) bool { return survived[n] }); err != nil {
+	if t.lost, err = compareRecords(t.acks, t.killed.Add(nobodyElse), down.Add(-t.window), func(n int) bool { return survived[n] }); err != nil {
 		return err
 	}
 	t.printf("        the failover says that up to %s of writes stay behind", t.window)
@@ -292,9 +301,9 @@ func (t *takeover) readBack(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for n, a := range t.acks {
-		if a.by == t.victim.Name && !kept[n] {
-			return fmt.Errorf("mismatch: record %d, which %s has acknowledged, is not in %s", n, a.by, t.diverged)
+	for n, at := range t.acks {
+		if at.Before(t.killed) && !kept[n] {
+			return fmt.Errorf("mismatch: record %d, which %s has acknowledged, is not in %s", n, t.victim.Name, t.diverged)
 		}
 	}
 	t.printf("        read from %s on %s: all %d lost records, and the %d before them", t.diverged, t.victim.Name, len(t.lost.records), t.lost.records[0])
@@ -334,18 +343,18 @@ func (t *takeover) replicas(ctx context.Context) (*cairnv1.ListReplicasResponse,
 	return api.Replicas().ListReplicas(ctx, &cairnv1.ListReplicasRequest{Share: copiedShare})
 }
 
-// locate asks where the share is served, as a client of it does that has lost it.
-func (t *takeover) locate(ctx context.Context) (string, *dav.Client, error) {
+// door is the share by the URL of a server that does not have its active replica.
+func (t *takeover) door(ctx context.Context) (*dav.Client, error) {
 	share, err := t.show(ctx)
 	if err != nil {
-		return "", nil, err
+		return nil, err
 	}
-	url, err := location(share.GetLocations())
-	if err != nil {
-		return "", nil, err
+	for _, l := range share.GetLocations() {
+		if strings.Contains(l.GetUrl(), t.keep.HTTPAddress()) {
+			return t.dial(l.GetUrl(), t.password, 1)
+		}
 	}
-	files, err := t.dial(url, t.password, 1)
-	return share.GetReplicas()[0].GetNode(), files, err
+	return nil, fmt.Errorf("share %s: %s is not among its locations", copiedShare, t.keep.Name)
 }
 
 // awaitSync waits until both replicas are good.
