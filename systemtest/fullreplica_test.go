@@ -27,7 +27,7 @@ func TestReplicaFull(t *testing.T) {
 		}
 		mountSmall(t, small.PoolDir(), 256<<20)
 		c.check(c.Cluster.Start(t.Context(), 3))
-		s := c.makeCopiedOf("docs", "64MiB", 3)
+		s := c.makeCopiedBy("auto", "300ms", "docs", "64MiB", 3)
 		if s.host() == small {
 			s.must(nil, "share", "promote", "docs")
 		}

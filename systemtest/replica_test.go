@@ -24,13 +24,14 @@ type copied struct {
 // makeCopied creates a share with as many replicas that are all in sync.
 func (c *cluster) makeCopied(name string, replicas int) *copied {
 	c.t.Helper()
-	return c.makeCopiedOf(name, "1GiB", replicas)
+	return c.makeCopiedBy("auto", "300ms", name, "1GiB", replicas)
 }
 
-func (c *cluster) makeCopiedOf(name, size string, replicas int) *copied {
+// makeCopiedBy is makeCopied with another failover policy, interval of replication and size.
+func (c *cluster) makeCopiedBy(failover, interval, name, size string, replicas int) *copied {
 	c.t.Helper()
-	c.must(nil, "type", "create", "copies", "--spec", "replication_type=dr", "--spec", "failover=auto", "--spec", "snapshot_support=true",
-		"--spec", "create_share_from_snapshot_support=true", "--spec", "revert_to_snapshot_support=true", "--spec", "cairn:replication_interval=300ms")
+	c.must(nil, "type", "create", "copies", "--spec", "replication_type=dr", "--spec", "failover="+failover, "--spec", "snapshot_support=true",
+		"--spec", "create_share_from_snapshot_support=true", "--spec", "revert_to_snapshot_support=true", "--spec", "cairn:replication_interval="+interval)
 	c.must(nil, "share", "create", name, "--size", size, "--type", "copies", "--replicas", fmt.Sprint(replicas))
 	var access cairnv1.AllowAccessResponse
 	c.must(&access, "access", "allow", name, "user", "tester", "rw")

@@ -96,7 +96,7 @@ func (c *testCluster) addNode(i int) {
 	c.must(&fsm.RegisterNode{Node: cairn.Node{ID: id, Name: name, Address: n.address, Zone: "z" + name[1:], CommandVersion: fsm.CurrentVersion}})
 	c.must(&fsm.RegisterPools{Node: id, Pools: []cairn.Pool{{
 		ID: cairn.MakePoolID(id, "data"), Node: id, Name: "data", Driver: "dir", Total: 100 * gib, OverSubscriptionPercent: 100,
-		Capabilities: []cairn.Capability{cairn.CapAdopt, cairn.CapClone, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot, cairn.CapUsage},
+		Capabilities: []cairn.Capability{cairn.CapAdopt, cairn.CapClone, cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot, cairn.CapUsage},
 		Protocols:    []cairn.Protocol{cairn.ProtocolWebDAV},
 	}}})
 }

@@ -19,6 +19,9 @@ type question struct {
 	now  time.Time
 	raft Status
 	live map[cairn.ReplicaID]live
+	// Of a share that waits for a failover: how far its standbys are, and what the leader says, "" on other nodes.
+	sync  map[cairn.ReplicaID]*SyncState
+	waits string
 }
 
 func (q *question) explain(about subject) *pb.WhyResponse {
@@ -58,6 +61,9 @@ func (q *question) share(s *cairn.Share) *pb.WhyResponse {
 	}
 	q.holders(&f, s)
 	waiting := q.waiting(s)
+	if reason := q.failover(&f, s); reason != "" {
+		return &pb.WhyResponse{Summary: fmt.Sprintf("share %s waits for a failover: %s", s.Name, reason), Lines: f}
+	}
 	for _, w := range waiting {
 		f.add("waiting", "%s", w)
 	}
@@ -301,16 +307,20 @@ func (q *question) downFor(n *cairn.Node) string {
 	if n.State == cairn.NodeUp {
 		return ""
 	}
-	at := int64(0)
+	if at := q.downAt(n.ID); at != 0 {
+		return " for " + q.since(at)
+	}
+	return ""
+}
+
+// downAt is when a node went down last, 0 if no event tells.
+func (q *question) downAt(id cairn.NodeID) (at int64) {
 	for e := range q.view.Events(0) {
-		if e.Kind == "node.down" && e.Ref.ID == string(n.ID) {
+		if e.Kind == "node.down" && e.Ref.ID == string(id) {
 			at = e.At
 		}
 	}
-	if at == 0 {
-		return ""
-	}
-	return " for " + q.since(at)
+	return at
 }
 
 // since is how long ago a time of a row was.

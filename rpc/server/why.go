@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ func (s *clusterService) Why(ctx context.Context, req *pb.WhyRequest) (*pb.WhyRe
 		return nil, err
 	}
 	q := &question{view: v, now: s.cfg.Now(), raft: s.cfg.Membership.Status(), live: s.ask(ctx, v, about)}
+	if about.share != nil && stranded(v, about.share) != nil {
+		q.sync, q.waits = s.syncStates(ctx, v, slices.Collect(v.ReplicasOf(about.share.ID))), s.cfg.Replication.Waits(about.share.ID)
+	}
 	answer := q.explain(about)
 	if outdated != nil {
 		answer.Lines = append(answer.Lines, &pb.WhyLine{Topic: "note", Text: fmt.Sprintf(

@@ -20,6 +20,8 @@ type scene struct {
 	now     time.Time
 	replica cairn.ReplicaID
 	live    map[cairn.ReplicaID]live
+	sync    map[cairn.ReplicaID]*SyncState
+	waits   string
 }
 
 const (
@@ -63,6 +65,26 @@ func (s *scene) cutting() {
 	s.after(7 * time.Second)
 	s.must(&fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: sceneSnap, Share: sceneShare, Name: "s1"}})
 	s.must(&fsm.AllowAccess{Rule: cairn.AccessRule{ID: "r1", Share: sceneShare, Kind: cairn.AccessIP, Who: "10.0.0.1", Level: cairn.AccessRW}})
+}
+
+// stranded makes share "docs" with its active replica on n1, which went down a minute ago, and a standby on n2 that is state.
+func (s *scene) stranded(kind cairn.ShareType, state SyncState) string {
+	const docs, active, standby = cairn.ShareID("01990000-0000-7000-8000-0000000000a2"), cairn.ReplicaID("01990000-0000-7000-8000-0000000000b2"), cairn.ReplicaID("01990000-0000-7000-8000-0000000000b3")
+	kind.Name, kind.Format, kind.Replication = "copied", cairn.FormatFiles, cairn.ReplicationDR
+	s.must(&fsm.CreateType{Type: kind})
+	s.must(&fsm.CreateShare{
+		Share:    cairn.Share{ID: docs, Project: "default", Name: "docs", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "copied", Size: gib},
+		Replicas: []fsm.Placement{{ID: active, Pool: s.pool("n1")}, {ID: standby, Pool: s.pool("n2")}},
+	})
+	for _, id := range []cairn.ReplicaID{active, standby} {
+		r := s.machine.View().Replica(id)
+		have := cairn.ReplicaHave{Presence: cairn.Present, Size: gib, InSync: id == standby && state.Error == ""}
+		s.must(&fsm.ReportReplica{Node: r.Node, Replica: id, Generation: r.Generation, Epoch: r.Epoch, Have: have})
+	}
+	s.after(time.Minute)
+	s.must(&fsm.SetNodeState{Node: s.node("n1").id, State: cairn.NodeDown})
+	s.sync = map[cairn.ReplicaID]*SyncState{standby: &state}
+	return "share/docs"
 }
 
 // stories are the questions that operators ask on bad days. Each returns the resource that is asked about.
@@ -119,7 +141,24 @@ var stories = map[string]func(s *scene) string{
 	"snapshot creating":      func(s *scene) string { s.cutting(); return "snapshot/backups/s1" },
 	"share waits for others": func(s *scene) string { s.cutting(); return "share/backups" },
 	"replica":                func(s *scene) string { return "replica/" + string(sceneReplica) },
-	"node up":                func(s *scene) string { return "node/n1" },
+	"failover, left to an operator": func(s *scene) string {
+		s.waits = "type copied leaves failover to an operator"
+		return s.stranded(cairn.ShareType{Failover: cairn.FailoverManual}, SyncState{Lag: 72 * time.Second})
+	},
+	"failover, too much would be lost": func(s *scene) string {
+		s.waits = "node n2 would take over without the last 1m30s of writes, and type copied allows 30s"
+		return s.stranded(cairn.ShareType{Failover: cairn.FailoverAuto, MaxRPO: int64(30 * time.Second)}, SyncState{Lag: 150 * time.Second})
+	},
+	"failover, asked on another node": func(s *scene) string {
+		return s.stranded(cairn.ShareType{Failover: cairn.FailoverAuto}, SyncState{Lag: -1, Error: "out of sync"})
+	},
+	"failover, nobody is left": func(s *scene) string {
+		resource := s.stranded(cairn.ShareType{Failover: cairn.FailoverAuto}, SyncState{})
+		s.waits = "no replica can take over: node n2 is down"
+		s.must(&fsm.SetNodeState{Node: s.node("n2").id, State: cairn.NodeDown})
+		return resource
+	},
+	"node up": func(s *scene) string { return "node/n1" },
 	"node down": func(s *scene) string {
 		s.after(2 * time.Minute)
 		s.must(&fsm.SetNodeState{Node: s.node("n1").id, State: cairn.NodeDown})
@@ -157,7 +196,7 @@ func TestWhy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := &question{view: v, now: s.now, raft: s.node("n1").Status(), live: s.live}
+		q := &question{view: v, now: s.now, raft: s.node("n1").Status(), live: s.live, sync: s.sync, waits: s.waits}
 		return render(q.explain(about))
 	})
 	for name := range stories {
