@@ -391,6 +391,25 @@ func TestSnapshotHoldsWritersAndSaysForHowLong(t *testing.T) {
 	}
 }
 
+// unstoppable is an exporter that cannot hold its writers, as NFS servers cannot.
+type unstoppable struct{ drivers.Exporter }
+
+func TestSnapshotIsNotTornByWritersThatNobodyHolds(t *testing.T) {
+	f := newQuietFixture(t)
+	f.cfg.Exporters = map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: unstoppable{f.exporter}}
+	f.actor = New(f.cfg)
+	f.create("a")
+	f.settle("a")
+	f.must(t, snapshotOf("a", "snap1"))
+	if err := f.pass("a"); !errors.Is(err, cairn.ErrNotSupported) {
+		t.Errorf("a pass that would tear the snapshot: %v; want cairn.ErrNotSupported", err)
+	}
+	wantFault(t, "snapshot", f.View().Snapshot("snap1").Fault, cairn.FaultUnsupport, "cannot be held")
+	if object, err := f.pool.Stat(t.Context(), "r-a"); err != nil || len(object.Snapshots) > 0 {
+		t.Errorf("the pool has %+v, %v; want no snapshot", object, err)
+	}
+}
+
 // liar says that it has changed the size and has not.
 type liar struct{ riggedPool }
 

@@ -103,7 +103,7 @@ func (p *memoryPool) put(object memoryObject) {
 }
 
 func (p *memoryPool) Info(context.Context) (drivers.Info, error) {
-	return drivers.Info{Total: 1 << 50, Free: 1 << 49, Enforcement: drivers.EnforcedByExporter}, nil
+	return drivers.Info{Total: 1 << 50, Free: 1 << 49, Enforcement: drivers.EnforcedByExporter, AtomicSnapshots: true}, nil
 }
 
 func (p *memoryPool) Stat(_ context.Context, id cairn.ReplicaID) (drivers.Object, error) {

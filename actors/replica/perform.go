@@ -122,11 +122,14 @@ func (p *pass) createSpec() drivers.CreateSpec {
 }
 
 // quiesced holds writers while a pool without atomic snapshots cuts one, and while a size that the exporter enforces gets
-// smaller: what was written meanwhile would be half in the snapshot, or beyond the size.
+// smaller: what was written meanwhile would be half in the snapshot, or beyond the size. Without an exporter nobody writes.
 func (p *pass) quiesced(ctx context.Context, s Step) error {
 	exporter, ok := p.cfg.Exporters[p.want.Share.Protocol].(drivers.Quiescer)
 	shrinks := s.Op == OpResize && p.have.Object.Size > p.want.Replica.Want.Size && p.have.Info.Enforcement == drivers.EnforcedByExporter
 	tears := s.Op == OpSnapshot && !p.have.Info.AtomicSnapshots
+	if !ok && tears && p.served[p.want.Share.Protocol] != nil {
+		return fmt.Errorf("clients of %s cannot be held meanwhile, and this pool's snapshots take a while: %w", p.want.Share.Protocol, cairn.ErrNotSupported)
+	}
 	if !ok || !shrinks && !tears {
 		return p.change(ctx, s)
 	}
