@@ -57,6 +57,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		"kernel with a port":    {goodConfig + "[nfs]\nserver = \"kernel\"\nport = 2050\n", "are for server"},
 		"gateway without unit":  {goodConfig + "[gateway]\nwait = \"5\"\n", "gateway.wait"},
 		"gateway for ever":      {goodConfig + "[gateway]\nwait = \"1h\"\n", "at most 5m"},
+		"kernel without sizes":  {goodConfig + "[nfs]\nserver = \"kernel\"\nignore_size = true\n", "are for server"},
 		"log level":             {"data_dir = \"/d\"\n[log]\nlevel = \"loud\"\n", "log.level"},
 	}
 	for name, c := range cases {

@@ -33,6 +33,8 @@ type NFSConfig struct {
 	// Port and Grace are of Ganesha: 2049, and how long after a start clients may reclaim what they had open, 15s.
 	Port  uint16 `toml:"port"`
 	Grace string `toml:"grace"`
+	// IgnoreSize lets Ganesha serve pools that hold nobody to the size of a share: it may grow until the pool is full.
+	IgnoreSize bool `toml:"ignore_size"`
 }
 
 // NFS servers.
@@ -45,8 +47,8 @@ func (c *NFSConfig) check() error {
 	if c.Server != nfsKernel && c.Server != nfsGanesha {
 		return fmt.Errorf("nfs.server %q: want %s or %s: %w", c.Server, nfsKernel, nfsGanesha, cairn.ErrInvalid)
 	}
-	if c.Server == nfsKernel && (c.Port != 0 || c.Grace != "") {
-		return fmt.Errorf("nfs: port and grace are for server = %q: %w", nfsGanesha, cairn.ErrInvalid)
+	if c.Server == nfsKernel && (c.Port != 0 || c.Grace != "" || c.IgnoreSize) {
+		return fmt.Errorf("nfs: port, grace and ignore_size are for server = %q: %w", nfsGanesha, cairn.ErrInvalid)
 	}
 	if _, err := c.grace(); err != nil {
 		return fmt.Errorf("nfs.grace %q: want a time such as 15s: %w", c.Grace, cairn.ErrInvalid)
@@ -103,7 +105,7 @@ func openNFS(config Config, guard drivers.Guard, logger *slog.Logger) (drivers.E
 	}
 	own := ganesha.DefaultConfig()
 	own.ServiceAddresses, own.Guard, own.Logger = addresses, guard, logger
-	own.StateDir = filepath.Join(config.DataDir, "ganesha")
+	own.StateDir, own.IgnoreSize = filepath.Join(config.DataDir, "ganesha"), c.IgnoreSize
 	own.Root, own.Squash, own.Port = cmp.Or(c.Root, own.Root), ganesha.Squash(cmp.Or(c.Squash, string(own.Squash))), cmp.Or(c.Port, own.Port)
 	grace, err := c.grace()
 	if err != nil {

@@ -309,7 +309,7 @@ func (n *Node) announceOnce(ctx context.Context) error {
 	id := n.member.Identity()
 	var rows []cairn.Pool
 	for _, p := range n.pools {
-		row, err := p.row(ctx, n.exporters)
+		row, err := p.row(ctx, n.exporters, n.config.NFS)
 		if err != nil {
 			return err
 		}

@@ -138,12 +138,18 @@ func driversOf(pools []pool) map[cairn.PoolID]drivers.Pool {
 	return all
 }
 
-// protocols are what the pool's replicas can be served by. NFS servers need a file system for each, with a size of its own;
-// WebDAV needs a directory beside the data to prepare uploads in, and a dataset has nothing beside it.
-func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter) []cairn.Protocol {
+// protocols are what the pool's replicas can be served by. WebDAV needs a directory beside the data to prepare uploads in, and
+// a dataset has nothing beside it. The kernel's NFS server needs a file system for each replica; Ganesha a pool that holds
+// replicas to their sizes, unless it is told that nobody has to.
+func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig, info drivers.Info) []cairn.Protocol {
 	var all []cairn.Protocol
 	for protocol := range exporters {
-		if (protocol == cairn.ProtocolNFS) == (p.config.Driver == driverZFS) {
+		serves := p.config.Driver != driverZFS
+		if protocol == cairn.ProtocolNFS {
+			sized := info.Enforcement == drivers.EnforcedByFileSystem || nfs.IgnoreSize
+			serves = p.config.Driver == driverZFS || nfs.Server == nfsGanesha && sized
+		}
+		if serves {
 			all = append(all, protocol)
 		}
 	}
@@ -152,7 +158,7 @@ func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter) []cairn.P
 }
 
 // row is the pool as the cluster is told of it.
-func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Exporter) (cairn.Pool, error) {
+func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig) (cairn.Pool, error) {
 	info, err := p.driver.Info(ctx)
 	if err != nil {
 		return cairn.Pool{}, fmt.Errorf("pool %q: %w", p.config.Name, err)
@@ -161,7 +167,7 @@ func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Expo
 	return cairn.Pool{
 		ID: p.id, Node: node, Name: name, Driver: p.config.Driver,
 		Capabilities:            drivers.CapabilitiesOf(p.driver),
-		Protocols:               p.protocols(exporters),
+		Protocols:               p.protocols(exporters, nfs, info),
 		Total:                   info.Total,
 		ReservedPercent:         p.config.ReservedPercent,
 		OverSubscriptionPercent: p.config.OverSubscriptionPercent,
