@@ -1,0 +1,131 @@
+package systemtest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
+)
+
+// nfsShare is a share on a directory that a server's Ganesha serves, as a client with libnfs sees it: no NFS in the kernel is
+// needed.
+type nfsShare struct {
+	*cluster
+	*cairnv1.Share
+	url string // without a file
+}
+
+// startNFS makes one server whose pool, a directory, is served by Ganesha, and a share.
+func startNFS(t *testing.T) *nfsShare {
+	t.Helper()
+	for _, program := range []string{"ganesha.nfsd", "nfs-cat", "nfs-cp"} {
+		if _, err := exec.LookPath(program); err != nil || os.Geteuid() != 0 {
+			t.Skipf("needs root and %s: apt-get install nfs-ganesha nfs-ganesha-vfs libnfs-utils", program)
+		}
+	}
+	c := prepare(t)
+	s, err := c.Prepare()
+	c.check(err)
+	port := freePort(t)
+	nfs := fmt.Sprintf("[nfs]\nserver = \"ganesha\"\nport = %d\ngrace = \"3s\"\nignore_size = true\n\n[[pool]]", port)
+	text, err := os.ReadFile(s.File)
+	c.check(err)
+	c.check(os.WriteFile(s.File, []byte(strings.Replace(string(text), "[[pool]]", nfs, 1)), 0o600))
+	c.check(c.Start(t.Context(), 1))
+	var made cairnv1.Share
+	c.must(&made, "share", "create", "docs", "--size", "1GiB", "--proto", "nfs")
+	if len(made.GetLocations()) != 1 {
+		t.Fatalf("locations %v, want one", made.GetLocations())
+	}
+	where := made.GetLocations()[0].GetUrl()
+	hostPort := net.JoinHostPort(s.Host, fmt.Sprint(port))
+	if !strings.HasPrefix(where, "nfs://"+hostPort+"/") {
+		t.Fatalf("location %s, want one at %s", where, hostPort)
+	}
+	return &nfsShare{c, &made, strings.Replace(where, hostPort, s.Host, 1) + "/%s?version=4&nfsport=" + fmt.Sprint(port)}
+}
+
+// freePort is one that nobody listens on and that no outgoing connection gets.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for port := 20000 + os.Getpid()%10000; port < 32000; port++ {
+		if listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			if err := listener.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return port
+		}
+	}
+	t.Fatal("no port is free")
+	return 0
+}
+
+// run runs a client. Its error has what it said.
+func run(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", name, err, out)
+	}
+	return string(out), err
+}
+
+func (s *nfsShare) at(file string) string { return fmt.Sprintf(s.url, file) }
+
+// reads waits until the file is read: Ganesha has a period of grace.
+func (s *nfsShare) reads(file, want string) {
+	s.t.Helper()
+	s.await(time.Minute, "a read of "+file, func(ctx context.Context) (bool, error) {
+		out, err := run(ctx, "nfs-cat", s.at(file))
+		return out == want, err
+	})
+}
+
+func (s *nfsShare) refused(what, name string, args ...string) {
+	s.t.Helper()
+	if out, err := run(s.t.Context(), name, args...); err == nil || !strings.Contains(err.Error(), "NFS4ERR") {
+		s.t.Errorf("%s: %q, %v; want an answer that refuses it", what, out, err)
+	}
+}
+
+// TestShareOverNFS: a share on a directory is served by Ganesha to a real NFS client, with rules that hold.
+func TestShareOverNFS(t *testing.T) {
+	s := startNFS(t)
+	s.refused("a read without a rule", "nfs-cat", s.at("file"))
+	s.must(nil, "access", "allow", "docs", "ip", "127.0.0.0/8", "rw")
+	local := filepath.Join(t.TempDir(), "file")
+	s.check(os.WriteFile(local, []byte("over NFS"), 0o600))
+	s.await(time.Minute, "a file written over NFS", func(ctx context.Context) (bool, error) {
+		_, err := run(ctx, "nfs-cp", local, s.at("file"))
+		return err == nil, err
+	})
+	s.reads("file", "over NFS")
+	host := s.Server(s.GetReplicas()[0].GetNode())
+	found, err := filepath.Glob(filepath.Join(host.PoolDir(), s.GetReplicas()[0].GetId(), "*", "file"))
+	s.check(err)
+	if len(found) != 1 {
+		t.Fatalf("the file is in %v, want it once in the pool's directory", found)
+	}
+	if got, err := os.ReadFile(found[0]); err != nil || string(got) != "over NFS" {
+		t.Errorf("the pool holds %q (%v)", got, err)
+	}
+
+	s.must(nil, "access", "deny", "docs", "ip", "127.0.0.0/8")
+	s.refused("a read after the rule was taken away", "nfs-cat", s.at("file"))
+	s.must(nil, "access", "allow", "docs", "ip", "127.0.0.1", "ro")
+	s.reads("file", "over NFS")
+	s.refused("a write with an ro rule", "nfs-cp", local, s.at("other"))
+
+	s.check(host.Kill())
+	s.check(host.Start())
+	s.check(s.AwaitUp(t.Context(), host))
+	s.reads("file", "over NFS")
+	s.must(nil, "share", "delete", "docs", "--yes")
+	s.check(s.AwaitEmptyPools(t.Context()))
+}
