@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,8 +45,8 @@ func newNative(t *testing.T) *native {
 			t.Skipf("needs root and %s: apt-get install nfs-ganesha nfs-ganesha-vfs libnfs-utils", program)
 		}
 	}
-	t.Parallel() // they wait for grace periods
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Parallel()                                                   // they wait for grace periods
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // a busy machine takes long
 	t.Cleanup(cancel)
 	n := &native{T: t, ctx: ctx, config: ganesha.DefaultConfig()}
 	n.config.StateDir = t.TempDir()
@@ -70,14 +71,23 @@ func (n *native) open() {
 	n.e = e
 }
 
+// portSerial makes the ports of tests that run at the same time different ones.
+var portSerial atomic.Uint32
+
+// freePort is one that nobody listens on and that no outgoing connection gets.
 func freePort(t *testing.T) uint16 {
 	t.Helper()
-	listener, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
+	for range 1000 {
+		port := 10000 + (uint32(os.Getpid())*16+portSerial.Add(1))%20000
+		if listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port)); err == nil {
+			if err := listener.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return uint16(port)
+		}
 	}
-	defer listener.Close()
-	return uint16(listener.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no port is free")
+	return 0
 }
 
 func (n *native) ok(err error) {
