@@ -29,6 +29,7 @@ func TestLabServe(t *testing.T) {
 		{"conformance", conformance},
 		{"unexport frees the dataset", unexportFreesTheDataset},
 		{"fence while writing", fenceWhileWriting},
+		{"verified load", verifiedLoad},
 		{"snapshots", snapshots},
 		{"ipv6", ipv6},
 		{"root moves", rootMoves},
@@ -444,7 +445,7 @@ func unexportWaits(l *lab) {
 	l.export(e, spec)
 	busy, err := os.Create(filepath.Join(config.Root, string(shareID), "busy"))
 	l.ok(err)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second) // for the emulated processor to get as far as waiting
 	defer cancel()
 	if err := e.Unexport(ctx, spec.ID); !errors.Is(err, cairn.ErrTimeout) {
 		t.Errorf("Unexport while something is in progress: %v; want cairn.ErrTimeout", err)

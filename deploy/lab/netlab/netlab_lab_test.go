@@ -58,7 +58,7 @@ func TestLabPartition(t *testing.T) {
 func TestLabLink(t *testing.T) {
 	net := netlab.New(t, 2)
 	a, b := net.Nodes[0], net.Nodes[1]
-	const delay = 400 * time.Millisecond
+	const delay = 900 * time.Millisecond
 	if rtt := roundTrip(t, a, b); rtt >= delay {
 		t.Fatalf("a round trip takes %v on a good link: too long to see a delay of %v", rtt, delay)
 	}
@@ -141,19 +141,23 @@ func TestLabNodesEnd(t *testing.T) {
 
 func wantReach(t *testing.T, from, to *netlab.Node, want bool) {
 	t.Helper()
+	patience := 2 // seconds: what is cut does not answer later either
+	if want {
+		patience = 60
+	}
 	for _, address := range []string{to.IPv4.String(), to.IPv6.String()} {
-		if _, err := ping(t, from, address); (err == nil) != want {
+		if _, err := ping(t, from, "-c", "1", "-w", strconv.Itoa(patience), address); (err == nil) != want {
 			t.Errorf("%s reaches %s: %t, want %t (%v)", from.Name, address, err == nil, want, err)
 		}
 	}
 }
 
-// ping sends until an answer comes, for 2 seconds at most.
-func ping(t *testing.T, from *netlab.Node, address string) (string, error) {
+// ping runs ping, which fails if there was no answer.
+func ping(t *testing.T, from *netlab.Node, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	result, err := from.Run(ctx, tool.Cmd{Name: "ping", Args: []string{"-n", "-c", "1", "-w", "2", address}})
+	result, err := from.Run(ctx, tool.Cmd{Name: "ping", Args: append([]string{"-n"}, args...)})
 	var exit *tool.ExitError
 	if err != nil && !(errors.As(err, &exit) && exit.Code == 1) {
 		t.Fatal(err) // 1 is: no answer
@@ -163,24 +167,25 @@ func ping(t *testing.T, from *netlab.Node, address string) (string, error) {
 
 var pingTime = regexp.MustCompile(`time=([0-9.]+) ms`)
 
+// roundTrip is the shortest of some: the processor may be busy with something else for most of them.
 func roundTrip(t *testing.T, from, to *netlab.Node) time.Duration {
 	t.Helper()
-	if _, err := ping(t, from, to.IPv4.String()); err != nil { // the first one waits for the neighbour's address too
-		t.Fatal(err)
-	}
-	text, err := ping(t, from, to.IPv4.String())
+	text, err := ping(t, from, "-c", "5", "-w", "60", "-W", "10", to.IPv4.String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	match := pingTime.FindStringSubmatch(text)
-	if match == nil {
+	shortest := time.Hour
+	for _, match := range pingTime.FindAllStringSubmatch(text, -1) {
+		rtt, err := time.ParseDuration(match[1] + "ms")
+		if err != nil {
+			t.Fatal(err)
+		}
+		shortest = min(shortest, rtt)
+	}
+	if shortest == time.Hour {
 		t.Fatalf("ping: no time in %q", text)
 	}
-	rtt, err := time.ParseDuration(match[1] + "ms")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return rtt
+	return shortest
 }
 
 // echoes is the number of ICMP echo requests that the node's kernel has received.
