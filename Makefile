@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test race lint sweep system lab lab-test lab-shell record bench fuzz generate clean
+.PHONY: all build demo test race lint sweep system lab lab-test lab-sweep lab-shell record bench fuzz generate clean
 
 all: build
 
@@ -39,6 +39,9 @@ lab: ## the image of a virtual machine with a real storage kernel, built once (d
 
 lab-test: ## the tests that need that kernel, in it; PKG and RUN choose
 	deploy/lab/lab test $(PKG)
+
+lab-sweep: ## every crash point on a real pool, of which lab-test takes a sample; the better part of an hour
+	deploy/lab/lab sweep $(PKG)
 
 lab-shell: ## a prompt in it
 	deploy/lab/lab shell
