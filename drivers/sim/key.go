@@ -17,6 +17,13 @@ type lock struct {
 
 func (d *dataset) locked() bool { return d.lock != nil && !d.lock.loaded }
 
+// takeRoot makes what was promoted the encryption root in the place of its origin. Nobody has loaded the key of the new root.
+func (d *dataset) takeRoot(from *dataset) {
+	if l := from.lock; l != nil && l.root == from {
+		l.root, l.loaded = d, false
+	}
+}
+
 func (l *lock) report(name string) string {
 	switch {
 	case l == nil:

@@ -48,7 +48,7 @@ func (z *ZFS) remount(d *dataset, moves bool, change func()) error {
 	}
 	change()
 	for _, one := range reversed(affected) {
-		if z.mountpoint(one) != "" && z.lookup(entity{set: one}, "canmount").value != "off" {
+		if !one.locked() && z.mountpoint(one) != "" && z.lookup(entity{set: one}, "canmount").value != "off" {
 			if err := z.mount(one); err != nil {
 				return err
 			}

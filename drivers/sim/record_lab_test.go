@@ -20,7 +20,7 @@ import (
 const recordPatience = time.Minute
 
 func TestLabRecordZFS(t *testing.T) {
-	recordZFS(t, "zfs-create", "zfs-snapshot", "zfs-send", "zfs-key", "zfs-space", "zpool")
+	recordZFS(t, "zfs-aside", "zfs-create", "zfs-snapshot", "zfs-send", "zfs-key", "zfs-space", "zpool")
 }
 
 func TestLabRecordZFSFaults(t *testing.T) { recordZFS(t, "zfs-fault") }

@@ -60,7 +60,7 @@ func (z *ZFS) checkMove(c *call, d *dataset, to, what string) error {
 		return fail("%s: dataset already exists", what)
 	}
 	up := z.sets[to[:strings.LastIndexByte(to, '/')]]
-	if d.lock != nil && d.lock.root != d && up.lock != d.lock {
+	if d.lock != nil && d.lock.root != d && up.lock != d.lock && up != z.parent(d) {
 		return fail("%s: cannot move encrypted child outside of its encryption root", what)
 	}
 	return nil

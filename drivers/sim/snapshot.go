@@ -228,7 +228,7 @@ func (z *ZFS) clone(c *call) error {
 	return z.mountIfWanted(d)
 }
 
-// promote turns a clone and its origin around: the snapshots up to the origin become those of the clone.
+// promote turns a clone and its origin around: the snapshots and bookmarks up to the origin become those of the clone.
 func (z *ZFS) promote(c *call) error {
 	d, err := z.openSet(c.args[0])
 	if err != nil {
@@ -259,5 +259,13 @@ func (z *ZFS) promote(c *call) error {
 	d.snapshots = append(moved, d.snapshots...)
 	from.snapshots = slices.Clone(from.snapshots[at:])
 	d.origin, from.origin = from.origin, origin
+	for _, b := range slices.Clone(from.bookmarks) {
+		if b.createtxg <= origin.createtxg {
+			b.of = d
+			d.bookmarks = append(d.bookmarks, b)
+		}
+	}
+	from.bookmarks = slices.DeleteFunc(from.bookmarks, func(b *bookmark) bool { return b.of == d })
+	d.takeRoot(from)
 	return nil
 }
