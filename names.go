@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -35,6 +36,11 @@ func CheckName(what, name string) error {
 			what, strconv.Quote(shown), strconv.QuoteRune(r), ErrInvalid)
 	}
 	return nil
+}
+
+// CheckObjectName is CheckName for what somebody else has named: it may hold colons, as the names that tools give to snapshots do.
+func CheckObjectName(what, name string) error {
+	return CheckName(what, strings.ReplaceAll(name, ":", "-"))
 }
 
 // ParseClient reads the Who of an ip rule and returns it in canonical form: an address or a CIDR with its host bits clear.

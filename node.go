@@ -66,6 +66,8 @@ const (
 	CapResize   Capability = "resize"
 	CapAdopt    Capability = "adopt"
 	CapUsage    Capability = "usage"
+	// CapAdoptSnapshot: a snapshot that somebody else has cut can come under management.
+	CapAdoptSnapshot Capability = "adopt_snapshot"
 	// CapReplicate: the pool can feed replicas on other pools of the same driver, and be one.
 	CapReplicate Capability = "replicate"
 	// CapGroupSnapshot: several replicas can be cut at one point in time.

@@ -142,6 +142,17 @@ type Adopter interface {
 	Release(ctx context.Context, id cairn.ReplicaID, epoch uint64, name string) error
 }
 
+// SnapshotAdopter brings a snapshot of a replica that somebody else has cut under management, and lets go of one. What is
+// neither the one nor the other yet is listed as not ready; DeleteSnapshot gives it back.
+type SnapshotAdopter interface {
+	// AdoptSnapshot makes the unmarked snapshot with the given name of the replica its snapshot snap. cairn.ErrNotFound if it
+	// is certainly absent, cairn.ErrExists if it carries a mark. Repeating a completed one succeeds.
+	AdoptSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uint64, snap cairn.SnapshotID, name string) error
+	// ReleaseSnapshot takes the mark away and leaves the snapshot under the name that it was adopted from, or else under
+	// name. cairn.ErrExists if that is taken. Of what is absent it succeeds.
+	ReleaseSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uint64, snap cairn.SnapshotID, name string) error
+}
+
 // UsageReporter says how many bytes a replica uses, without its snapshots.
 type UsageReporter interface {
 	Usage(ctx context.Context, id cairn.ReplicaID) (int64, error)
@@ -203,6 +214,7 @@ func CapabilitiesOf(p Pool) []cairn.Capability {
 		}
 	}
 	_, adopt := p.(Adopter)
+	_, adoptSnapshot := p.(SnapshotAdopter)
 	_, clone := p.(Cloner)
 	_, resize := p.(Resizer)
 	_, revert := p.(Reverter)
@@ -212,6 +224,7 @@ func CapabilitiesOf(p Pool) []cairn.Capability {
 	_, sends := p.(Sender)
 	_, receives := p.(Receiver)
 	add(adopt, cairn.CapAdopt)
+	add(adoptSnapshot, cairn.CapAdoptSnapshot)
 	add(clone, cairn.CapClone)
 	add(groups, cairn.CapGroupSnapshot)
 	add(sends && receives && snapshot && revert, cairn.CapReplicate)

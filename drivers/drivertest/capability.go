@@ -100,6 +100,44 @@ func (c *poolCase) reverts() {
 	}
 }
 
+// revertKeepsNewer goes back, forth, and back again: every snapshot stays what it is, and can be deleted in any order.
+func (c *poolCase) revertKeepsNewer() {
+	c.act(create("r1", 1, gib), fill("r1", "one"), snapshot("r1", 1, "s1"), fill("r1", "two"), snapshot("r1", 1, "s2"))
+	c.act(fill("r1", "three"), snapshot("r1", 1, "s3"), fill("r1", "four"))
+	before := c.observe()
+	check := func(at cairn.SnapshotID) {
+		c.Helper()
+		seen := c.observe()
+		for _, snap := range []string{"r1@s1", "r1@s2", "r1@s3"} {
+			if seen.Prints[snap] != before.Prints[snap] {
+				c.Errorf("after a revert to %s, %s has changed or is gone:\n%s", at, snap, seen)
+			}
+		}
+		if seen.Prints["r1"] != before.Prints["r1@"+string(at)] || len(seen.Debris) > 0 {
+			c.Errorf("after a revert to %s:\n%s", at, seen)
+		}
+	}
+	for _, at := range []cairn.SnapshotID{"s1", "s3", "s2", "s1", "s1"} {
+		c.act(revert("r1", 1, at))
+		check(at)
+	}
+	c.restart(through)
+	check("s1")
+	c.act(fill("r1", "five"), snapshot("r1", 1, "s4"))
+	five := c.observe().Prints["r1@s4"]
+	for _, snap := range []cairn.SnapshotID{"s1", "s4", "s2", "s3"} {
+		c.is("Delete with snapshots that a revert has left behind", c.p.Delete(c.ctx, "r1", 1), cairn.ErrInUse)
+		c.act(removeSnapshot("r1", 1, snap))
+		if seen := c.observe(); seen.Prints["r1"] != five || seen.Prints["r1@"+string(snap)] != "" || len(seen.Debris) > 0 {
+			c.Errorf("after a deletion of %s:\n%s", snap, seen)
+		}
+	}
+	c.act(remove("r1", 1))
+	if seen := c.observe(); len(seen.Objects) != 0 || len(seen.Debris) > 0 {
+		c.Errorf("after all:\n%s", seen)
+	}
+}
+
 func (c *poolCase) clones() {
 	cloner := c.p.(drivers.Cloner)
 	_, err := cloner.Clone(c.ctx, spec("r2", 1, gib), "r1", "s1")

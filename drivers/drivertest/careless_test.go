@@ -102,6 +102,7 @@ func TestConformanceFindsDefects(t *testing.T) {
 		{ignoresBase, "send:_a_base_that_is_gone_is_said_before_the_first_byte"},
 		{deletesSent, "send:_the_snapshot_stays_while_it_is_sent"},
 		{neverChanged, "send:_changed_is_0_only_if_nothing_has_changed"},
+		{revertsForGood, "revert:_keeps_what_is_newer"},
 		{receivesTwice, "receive:_what_is_there_is_not_read_again"},
 		{receivesAnything, "receive:_another_base,_or_none,_is_refused"},
 		{rollsBack, "receive:_what_has_diverged_is_not_rolled_back"},

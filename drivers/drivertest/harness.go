@@ -44,6 +44,12 @@ type Storage interface {
 	Break() (repair func() error, err error)
 }
 
+// SnapshotPlanter is the Storage of a pool that adopts snapshots.
+type SnapshotPlanter interface {
+	// PlantSnapshot cuts a snapshot without Cairn's mark. Survey lists it as foreign, named "replica@name".
+	PlantSnapshot(id cairn.ReplicaID, name string) error
+}
+
 // Step runs do, which changes the storage, or refuses to. It may be called concurrently.
 type Step func(name string, do func() error) error
 

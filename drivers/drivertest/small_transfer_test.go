@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 
 	"github.com/cairn-storage/cairn"
@@ -28,6 +29,7 @@ const (
 	restartsStream   defect = "takes the rest for the whole"
 	forgetsToAbandon defect = "abandons nothing"
 	receivesUnsealed defect = "receives unsealed"
+	revertsForGood   defect = "destroys newer snapshots"
 )
 
 // wire is a whole stream: what is sent, from which base, and from which byte on.
@@ -113,7 +115,16 @@ func (p *smallPool) Revert(ctx context.Context, id cairn.ReplicaID, epoch uint64
 	if err != nil {
 		return err
 	}
-	if err := p.do(ctx, "COMMIT revert", func(files map[string]string) { files[string(id)+"/data"] = text }); err != nil {
+	err = p.do(ctx, "COMMIT revert", func(files map[string]string) {
+		files[string(id)+"/data"] = text
+		if p.defect == revertsForGood {
+			maps.DeleteFunc(files, func(path, _ string) bool {
+				other, isSnapshot := strings.CutPrefix(path, string(id)+"/snapshots/")
+				return isSnapshot && other > string(snap)
+			})
+		}
+	})
+	if err != nil {
 		return err
 	}
 	m.Reverted = snap

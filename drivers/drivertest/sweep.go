@@ -48,9 +48,16 @@ var scenarios = []scenario{
 		revert("r1", actionEpoch, "s1"),
 		"r1",
 	},
+	{"revert past a newer snapshot", withNewer, revert("r1", actionEpoch, "s1"), "r1"},
+	{"revert to a newer snapshot", append(slices.Clone(withNewer), revert("r1", 1, "s1")), revert("r1", actionEpoch, "s2"), "r1"},
+	{"snapshot delete of what was reverted to", append(slices.Clone(withNewer), revert("r1", 1, "s1")), removeSnapshot("r1", actionEpoch, "s1"), "r1"},
+	{"snapshot delete of what is newer", append(slices.Clone(withNewer), revert("r1", 1, "s1")), removeSnapshot("r1", actionEpoch, "s2"), "r1"},
 	{"clone", withSnapshot, clone("r2", actionEpoch, "r1", "s1"), "r2"},
 	{"adopt", []Action{plant("theirs", "one")}, adopt("r1", actionEpoch, "theirs"), "r1"},
 	{"release", []Action{create("r1", 1, gib), fill("r1", "one")}, release("r1", actionEpoch, "theirs"), ""},
+	{"snapshot adopt", withForeign, adoptSnapshot("r1", actionEpoch, "s1", "theirs"), "r1"},
+	{"snapshot release", append(slices.Clone(withForeign), adoptSnapshot("r1", 1, "s1", "theirs")), releaseSnapshot("r1", actionEpoch, "s1", "ours"), "r1"},
+	{"snapshot release of one of ours", withSnapshot, releaseSnapshot("r1", actionEpoch, "s1", "ours"), "r1"},
 	{"seal", []Action{create("r1", 1, gib), fill("r1", "one")}, seal("r1", actionEpoch), "r1"},
 	{"unseal", []Action{create("r1", 1, gib), seal("r1", 1)}, unseal("r1", actionEpoch), "r1"},
 	{
@@ -69,6 +76,12 @@ var scenarios = []scenario{
 
 // withSnapshot is a replica that has moved on since its snapshot.
 var withSnapshot = []Action{create("r1", 1, gib), fill("r1", "one"), snapshot("r1", 1, "s1"), fill("r1", "two")}
+
+// withNewer is a replica that has moved on since two.
+var withNewer = append(slices.Clone(withSnapshot), snapshot("r1", 1, "s2"), fill("r1", "three"))
+
+// withForeign is a replica that has moved on since somebody else has cut a snapshot.
+var withForeign = []Action{create("r1", 1, gib), fill("r1", "one"), plantSnapshot("r1", "theirs"), fill("r1", "two")}
 
 // withTransferred is a replica with a copy that has its first snapshot and not yet its second.
 var withTransferred = append(slices.Clone(withSnapshot), transfer("r1", "r2", 1, "s1", ""), snapshot("r1", 1, "s2"))

@@ -344,6 +344,46 @@ func (c *poolCase) receiveKeepsDiverged() {
 	}
 }
 
+// receivesBesideDiverged is what happens to an active replica that was replaced while it could not be reached: what only it
+// has is kept, and it follows the new one from the newest snapshot that both have.
+func (c *poolCase) receivesBesideDiverged() {
+	c.pair(true)
+	if sealer(c.p) {
+		c.act(unseal("r2", 1))
+	}
+	c.act(fill("r2", "diverged"))
+	if sealer(c.p) {
+		c.act(seal("r2", 2))
+	}
+	c.act(snapshot("r2", 2, "diverged"))
+	diverged := c.observe().Prints["r2@diverged"]
+	c.act(revert("r2", 2, "s1"), transfer("r1", "r2", 2, "s2", "s1"))
+	check := func() {
+		c.Helper()
+		seen, object := c.observe(), c.stat("r2")
+		if seen.Prints["r2"] != seen.Prints["r1@s2"] || seen.Prints["r2@diverged"] != diverged || len(seen.Debris) > 0 {
+			c.Errorf("what has followed beside what has diverged:\n%s", seen)
+		}
+		if sealer(c.p) && !object.Sealed {
+			c.Error("a revert has broken the seal")
+		}
+	}
+	check()
+	c.restart(through)
+	check()
+	if _, ok := c.p.(drivers.Cloner); ok {
+		c.act(clone("r3", 1, "r2", "diverged"))
+		if seen := c.observe(); seen.Prints["r3"] != diverged {
+			c.Errorf("a clone of what has diverged:\n%s", seen)
+		}
+		c.act(remove("r3", 1))
+	}
+	c.act(snapshot("r1", 2, "s5"), transfer("r1", "r2", 2, "s5", "s2"), removeSnapshot("r2", 2, "diverged"))
+	if seen := c.observe(); seen.Prints["r2"] != seen.Prints["r1@s5"] || len(seen.Debris) > 0 {
+		c.Errorf("after what has diverged is deleted:\n%s", seen)
+	}
+}
+
 func (c *poolCase) receiveResumes() {
 	c.pair(false)
 	for i, snap := range []cairn.SnapshotID{"s1", "s2"} {

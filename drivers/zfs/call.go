@@ -87,9 +87,9 @@ func (o *op) run(c tool.Cmd) (string, error) {
 // columns are what is asked of everything that is listed. The mountpoint is the last: it may hold anything but a newline.
 var columns = []string{
 	"name", "type", "mounted", "readonly", "refquota", "used", "available", "referenced", "origin", "receive_resume_token",
-	"keystatus", "createtxg", "userrefs", "clones",
+	"keystatus", "encryptionroot", "createtxg", "userrefs", "clones", "defer_destroy",
 	"cairn:pool", "cairn:id", "cairn:epoch", "cairn:state", "cairn:size", "cairn:thick", "cairn:reserve", "cairn:key",
-	"cairn:source", "cairn:adopted", "cairn:released", "cairn:reverted", "cairn:receiving", "cairn:snapshot",
+	"cairn:source", "cairn:adopted", "cairn:released", "cairn:reverted", "cairn:receiving", "cairn:snapshot", "cairn:was",
 	"mountpoint",
 }
 
@@ -102,6 +102,12 @@ func (r row) number(column string) int64 {
 		return 0 // "none", or nothing of that kind
 	}
 	return n
+}
+
+// snapshotName is the name of a snapshot without that of its dataset; "" of what is none.
+func (r row) snapshotName() string {
+	_, name, _ := strings.Cut(r["name"], "@")
+	return name
 }
 
 // list runs zfs list with all columns.

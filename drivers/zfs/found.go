@@ -21,6 +21,7 @@ const (
 	stateAdopting  state = "adopting"  // the data is somebody else's still: never destroyed
 	stateReleasing state = "releasing" // the data is somebody else's already
 	stateReceiving state = "receiving" // disposable
+	stateAside     state = "aside"     // keeps snapshots that a revert has left behind; see aside.go
 )
 
 // found is a replica as it is on disk.
@@ -31,8 +32,11 @@ type found struct {
 	source, reverted, receiving cairn.SnapshotID
 	adopted, released           string           // names
 	row                         row              // the rest
-	snapshots                   []row            // all that are there, ours or not
+	snapshots                   []row            // all that are there, ours or not, those beside included
 	bookmarks                   map[string]int64 // name -> transaction group
+	beside                      []row            // datasets of its own beside it: see aside.go
+	below                       []string         // datasets in it, which are somebody else's
+	doomed                      []row            // snapshots that go when nothing depends on them any more
 }
 
 // at is where a replica is once it is placed.
@@ -51,12 +55,39 @@ func (o *op) look() (found, error) {
 	return o.lookElsewhere()
 }
 
+// lookAt reads a dataset with its snapshots and bookmarks, and those beside it that belong to it.
 func (o *op) lookAt(at string) (found, error) {
-	rows, err := o.list("-d", "1", "-t", "filesystem,volume,snapshot,bookmark", at)
+	f, err := o.lookOnce(at)
+	for range 3 { // a call that changes the replica may be renaming what is beside it
+		if !errors.Is(err, errMoved) {
+			break
+		}
+		f, err = o.lookOnce(at)
+	}
+	return f, err
+}
+
+func (o *op) lookOnce(at string) (found, error) {
+	rows, err := o.rowsOf(at)
 	if err != nil {
 		return found{}, err
 	}
+	seen := map[string]bool{at: true}
+	for beside := o.related(rows, seen); len(beside) > 0; beside = o.related(rows, seen) {
+		more, err := o.rowsOf(beside...)
+		if errors.Is(err, errGone) {
+			return found{}, fmt.Errorf("%w: %w: %w", errMoved, cairn.ErrUnavailable, err)
+		}
+		if err != nil {
+			return found{}, err
+		}
+		rows = append(rows, more...)
+	}
 	return o.read(rows)
+}
+
+func (o *op) rowsOf(at ...string) ([]row, error) {
+	return o.list(append([]string{"-d", "1", "-t", "filesystem,volume,snapshot,bookmark"}, at...)...)
 }
 
 // lookElsewhere looks through all datasets of the pool, once nothing has the replica's own name.
@@ -68,20 +99,53 @@ func (o *op) lookElsewhere() (found, error) {
 	if err := o.checkParent(rows[0]); err != nil {
 		return found{}, err
 	}
-	for _, r := range rows[1:] {
-		if r["cairn:id"] != string(o.id) {
-			continue
-		}
-		f, err := o.lookAt(r["name"])
-		if err != nil {
-			return found{}, err
-		}
-		if f.state == stateReady || f.state == stateReceiving {
-			return found{}, fmt.Errorf("dataset %s carries its mark: it was renamed behind our back; rename it to %s: %w", f.at, o.at(o.id), cairn.ErrPrecondition)
-		}
-		return f, nil
+	names := o.placed(rows[1:])
+	if len(names) == 0 {
+		return found{}, cairn.ErrNotFound
 	}
-	return found{}, cairn.ErrNotFound
+	return o.lookPlaced(names[0])
+}
+
+// placed lists the datasets that carry the mark of the replica, the one that counts first.
+func (o *op) placed(rows []row) []string {
+	var names []string
+	for _, r := range rows {
+		if r["cairn:id"] == string(o.id) {
+			names = append(names, r["name"])
+		}
+	}
+	home := o.at(o.id)
+	slices.SortStableFunc(names, func(a, b string) int {
+		return cmp.Compare(rank(home, a), rank(home, b))
+	})
+	return names
+}
+
+func rank(home, name string) int {
+	if at := slices.Index([]string{home, home + turnSuffix, home + incomingSuffix}, name); at >= 0 {
+		return at
+	}
+	if strings.HasPrefix(name, home+asideInfix) {
+		return 9
+	}
+	return 8
+}
+
+func (o *op) lookPlaced(name string) (found, error) {
+	home := o.at(o.id)
+	if name == home+incomingSuffix {
+		return o.lookIncoming()
+	}
+	f, err := o.lookAt(name)
+	switch {
+	case err != nil || name == home || name == home+turnSuffix:
+		return f, err
+	case f.state == stateAside:
+		return found{}, fmt.Errorf("dataset %s keeps snapshots of it, and it is not there itself: %w", name, cairn.ErrPrecondition)
+	case f.state == stateReady, f.state == stateReceiving:
+		return found{}, fmt.Errorf("dataset %s carries its mark: it was renamed behind our back; rename it to %s: %w", f.at, home, cairn.ErrPrecondition)
+	}
+	return f, nil
 }
 
 // unavailable gives errGone of the pool's own dataset its meaning: the pool does not answer.
@@ -116,15 +180,10 @@ func (o *op) read(rows []row) (found, error) {
 	if f.state == "" { // a release that was cut off while it took the mark away
 		f.state, f.released = stateReleasing, path.Base(at)
 	}
-	for _, r := range rows[1:] {
-		switch r["type"] {
-		case "snapshot":
-			f.snapshots = append(f.snapshots, r)
-		case "bookmark":
-			_, name, _ := strings.Cut(r["name"], "#")
-			f.bookmarks[name] = r.number("createtxg")
-		}
+	if f.state == stateAside && at == o.at(o.id) { // a revert was announced and has not happened
+		f.state = stateReady
 	}
+	f.gather(o.id, rows[1:])
 	return f, nil
 }
 
@@ -150,7 +209,7 @@ func (f found) snapshot(snap cairn.SnapshotID) row {
 
 // named returns the row of a snapshot of that name, whoever's it is, or nil.
 func (f found) named(snap cairn.SnapshotID) row {
-	at := slices.IndexFunc(f.snapshots, func(r row) bool { return r["name"] == f.at+"@"+string(snap) })
+	at := slices.IndexFunc(f.snapshots, func(r row) bool { return r.snapshotName() == string(snap) })
 	if at < 0 {
 		return nil
 	}
@@ -187,16 +246,19 @@ func (f found) checkReady() error {
 	return nil
 }
 
-// admit refuses an epoch below that of the replica, and makes a higher one durable before anything is done in its name.
+// admit refuses an epoch below that of the replica, makes a higher one durable before anything is done in its name, and
+// finishes or undoes a revert that was cut off.
 func (o *op) admit(f *found, epoch uint64) error {
 	if epoch < f.epoch {
 		return fmt.Errorf("epoch %d is below %d: %w", epoch, f.epoch, cairn.ErrStale)
 	}
-	if epoch == f.epoch {
-		return nil
+	if epoch > f.epoch {
+		f.epoch = epoch
+		if err := o.zfs("set", epochProperty(epoch), f.at); err != nil {
+			return err
+		}
 	}
-	f.epoch = epoch
-	return o.zfs("set", epochProperty(epoch), f.at)
+	return o.settle(f)
 }
 
 func epochProperty(epoch uint64) string { return "cairn:epoch=" + strconv.FormatUint(epoch, 10) }
@@ -210,7 +272,8 @@ func (o *op) lookReady(epoch uint64) (found, error) {
 	if err := f.checkReady(); err != nil {
 		return found{}, err
 	}
-	return f, o.admit(&f, epoch)
+	err = o.admit(&f, epoch)
+	return f, err
 }
 
 // object renders what was found for the contract. What is ready and not mounted, as after a restart of the machine, is
@@ -221,23 +284,27 @@ func (o *op) object(f found) (drivers.Object, error) {
 			return drivers.Object{}, err
 		}
 	}
-	return o.render(f, f.ready()), nil
+	return o.render(f, func(row) bool { return f.ready() }), nil
 }
 
-// render renders what was found; served: its data is to be had.
-func (o *op) render(f found, served bool) drivers.Object {
+// render renders what was found; served: the data of a dataset is to be had.
+func (o *op) render(f found, served func(row) bool) drivers.Object {
 	object := drivers.Object{ID: o.id, Epoch: f.epoch, Size: f.size(), Sealed: f.sealed(), Reverted: f.reverted, Source: f.source}
-	if served {
+	if served(f.row) {
 		object.Ready, object.Root = true, f.row["mountpoint"]
 	}
 	for _, r := range f.snapshots {
-		if r["cairn:snapshot"] == "" {
+		id := cairn.SnapshotID(r.snapshotName())
+		switch half := fosterOf(r); {
+		case r["cairn:snapshot"] != "":
+		case half.name != "":
+			id = half.snap
+		default:
 			continue
 		}
-		_, name, _ := strings.Cut(r["name"], "@")
-		snap := drivers.SnapshotObject{ID: cairn.SnapshotID(name), Order: uint64(r.number("createtxg"))}
-		if object.Ready {
-			snap.Ready, snap.Root = true, o.snapshotRoot(f, snap.ID)
+		snap := drivers.SnapshotObject{ID: id, Order: uint64(r.number("createtxg"))}
+		if of := f.dataset(r); object.Ready && served(of) && r["cairn:snapshot"] != "" {
+			snap.Ready, snap.Root = true, path.Join(of["mountpoint"], ".zfs", "snapshot", r.snapshotName())
 		}
 		object.Snapshots = append(object.Snapshots, snap)
 	}
@@ -245,25 +312,25 @@ func (o *op) render(f found, served bool) drivers.Object {
 	return object
 }
 
-func (o *op) snapshotRoot(f found, snap cairn.SnapshotID) string {
-	return path.Join(f.row["mountpoint"], ".zfs", "snapshot", string(snap))
-}
-
-// mount makes the data reachable under its mount point, with its key if it is encrypted.
+// mount makes the data reachable under its mount point, with its key if it is encrypted, and the snapshots beside it, whose
+// datasets have the same key.
 func (o *op) mount(f found) error {
-	if !path.IsAbs(f.row["mountpoint"]) {
-		return fmt.Errorf("dataset %s: mountpoint is %q, not a path: %w", f.at, f.row["mountpoint"], cairn.ErrPrecondition)
-	}
-	if f.row["mounted"] == "yes" {
-		return nil
-	}
-	if f.row["keystatus"] == "unavailable" {
+	all := append([]row{f.row}, f.beside...)
+	if f.row["keystatus"] == "unavailable" && slices.ContainsFunc(all, func(r row) bool { return r["mounted"] != "yes" }) {
 		if err := o.loadKey(f); err != nil {
 			return err
 		}
 	}
-	if err := o.zfs("mount", f.at); err != nil && !errors.Is(err, errThere) {
-		return err
+	for _, r := range all {
+		if !path.IsAbs(r["mountpoint"]) {
+			return fmt.Errorf("dataset %s: mountpoint is %q, not a path: %w", r["name"], r["mountpoint"], cairn.ErrPrecondition)
+		}
+		if r["mounted"] == "yes" {
+			continue
+		}
+		if err := o.zfs("mount", r["name"]); err != nil && !errors.Is(err, errThere) {
+			return err
+		}
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -91,38 +93,64 @@ func (s storage) Plant(name string) (string, error) {
 	if _, err := s.run("zfs", "create", s.dataset+"/"+name); err != nil {
 		return "", err
 	}
+	return s.dir(name), nil
+}
+
+// dir is where a dataset is mounted.
+func (s storage) dir(name string) string {
 	root, err := s.run("zfs", "get", "-Hp", "-o", "value", "mountpoint", s.dataset+"/"+name)
-	return strings.TrimSpace(root), err
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(root)
+}
+
+func (s storage) PlantSnapshot(id cairn.ReplicaID, name string) error {
+	_, err := s.run("zfs", "snapshot", fmt.Sprintf("%s/%s@%s", s.dataset, id, name))
+	return err
 }
 
 func (s storage) Break() (func() error, error) { return s.export() }
 
 // Survey accounts for every dataset, snapshot and hold, and for every property of ours on what is not ours.
 func (s storage) Survey(objects []drivers.Object) (map[string]string, []string, error) {
-	known := make(map[string]bool)
+	known, ready := make(map[string]bool), make(map[string]bool)
 	for _, object := range objects {
+		ready[string(object.ID)] = object.Ready
 		known[string(object.ID)] = true
 		for _, snap := range object.Snapshots {
 			known[string(object.ID)+"@"+string(snap.ID)] = true
 		}
 	}
-	out, err := s.run("zfs", "list", "-Hp", "-r", "-t", "filesystem,volume,snapshot", "-o", "name,cairn:id,cairn:state,cairn:epoch,userrefs,mountpoint", s.dataset)
+	out, err := s.run("zfs", "list", "-Hp", "-r", "-t", "filesystem,volume,snapshot", "-o", "name,cairn:id,cairn:state,cairn:epoch,userrefs,defer_destroy,cairn:snapshot,cairn:was,cairn:receiving,mountpoint", s.dataset)
 	if err != nil {
 		return nil, nil, err
+	}
+	keeps := make(map[string]bool) // which have snapshots
+	for line := range strings.Lines(out) {
+		if at, _, ok := strings.Cut(strings.TrimPrefix(line, s.dataset+"/"), "@"); ok {
+			keeps[at] = true
+		}
 	}
 	foreign, debris := make(map[string]string), []string(nil)
 	for line := range strings.Lines(out) {
 		column := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
 		name, id, mark, refs := strings.TrimPrefix(column[0], s.dataset), column[1], strings.Join(column[2:4], ""), column[4]
 		name = strings.TrimPrefix(name, "/")
-		isSnapshot := strings.Contains(name, "@")
+		at, snap, isSnapshot := strings.Cut(name, "@")
+		state := column[2]
 		switch {
 		case name == "":
 		case known[name] && refs != "0" && refs != "-":
 			debris = append(debris, name+" is held")
-		case known[name] || known[id] && !isSnapshot:
+		case known[name], known[id] && !ready[id] && (name == id+"-in" || name == id+"-in/data"):
+		case known[id] && !isSnapshot && state == "aside" && keeps[name]:
+		case known[id] && isSnapshot && (known[id+"@"+snap] || column[5] == "on"): // goes with what depends on it
+		case isSnapshot && column[7] != "-" && known[id+"@"+path.Base(column[7])]:
+		case known[id] && isSnapshot && column[6] == "-" && column[7] == "-" && column[8] != snap:
+			foreign[name] = filepath.Join(s.dir(at), ".zfs", "snapshot", snap)
 		case id == "-" && !isSnapshot && mark == "--":
-			foreign[name] = column[5]
+			foreign[name] = column[9]
 		default:
 			debris = append(debris, name)
 		}

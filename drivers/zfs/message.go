@@ -18,6 +18,8 @@ var (
 	errForeign = fmt.Errorf("foreign object: %w", cairn.ErrExists)
 	// errTooSmall: a limit below what is in use.
 	errTooSmall = fmt.Errorf("size is less than what is used: %w", cairn.ErrDataLoss)
+	// errMoved: what belongs to a replica was renamed while it was looked at.
+	errMoved = errors.New("changed while it was looked at")
 	// errThere and errNotThere: a hold, bookmark or mount is, or is not, there already.
 	errThere    = errors.New("is there already")
 	errNotThere = errors.New("is not there")

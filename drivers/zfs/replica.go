@@ -1,6 +1,7 @@
 package zfs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,44 +39,50 @@ func (p *Pool) List(ctx context.Context) ([]drivers.Object, error) {
 			return nil, err
 		}
 		var objects []drivers.Object
-		for _, rows := range o.marked(rows[1:]) {
-			one := &op{Pool: p, ctx: ctx, id: cairn.ReplicaID(rows[0]["cairn:id"])}
+		for id, rows := range o.marked(rows[1:]) {
+			one := &op{Pool: p, ctx: ctx, id: id}
 			f, err := one.read(rows)
 			if err != nil {
 				return nil, err
 			}
-			objects = append(objects, one.render(f, f.ready() && f.row["mounted"] == "yes"))
+			objects = append(objects, one.render(f, func(r row) bool { return f.ready() && r["mounted"] == "yes" }))
 		}
 		slices.SortFunc(objects, func(a, b drivers.Object) int { return strings.Compare(string(a.ID), string(b.ID)) })
 		return objects, nil
 	})
 }
 
-// marked groups the rows of each of our datasets with those of its snapshots. A ready one under another name than its own
+// marked groups the rows of each replica, those of the dataset that counts first. A ready one under another name than its own
 // was renamed or copied by hand: it is not where the identity says, so it is not ours.
-func (o *op) marked(rows []row) [][]row {
-	groups := make(map[string][]row)
+func (o *op) marked(rows []row) map[cairn.ReplicaID][]row {
+	datasets := make(map[cairn.ReplicaID][]row)
+	below := make(map[string][]row) // rows of snapshots by their dataset
 	for _, r := range rows {
-		name := r["name"]
+		at, _, isSnapshot := strings.Cut(r["name"], "@")
 		id := cairn.ReplicaID(r["cairn:id"])
-		if r["type"] == "snapshot" || path.Dir(name) != o.dataset || cairn.CheckName("replica", string(id)) != nil {
+		switch {
+		case isSnapshot:
+			below[at] = append(below[at], r)
+		case path.Dir(at) == o.dataset && cairn.CheckName("replica", string(id)) == nil:
+			datasets[id] = append(datasets[id], r)
+		}
+	}
+	groups := make(map[cairn.ReplicaID][]row)
+	for id, all := range datasets {
+		home := o.at(id)
+		slices.SortStableFunc(all, func(a, b row) int { return cmp.Compare(rank(home, a["name"]), rank(home, b["name"])) })
+		s := state(all[0]["cairn:state"])
+		switch at := rank(home, all[0]["name"]); {
+		case at < 8, at == 8 && (s == stateAdopting || s == stateReleasing || s == ""):
+		default:
 			continue
 		}
-		s := state(r["cairn:state"])
-		if name == o.at(id) || s == stateAdopting || s == stateReleasing || s == "" {
-			groups[name] = []row{r}
+		groups[id] = slices.Clone(all)
+		for _, r := range all {
+			groups[id] = append(groups[id], below[r["name"]]...)
 		}
 	}
-	for _, r := range rows {
-		if at, _, ok := strings.Cut(r["name"], "@"); ok && groups[at] != nil {
-			groups[at] = append(groups[at], r)
-		}
-	}
-	list := make([][]row, 0, len(groups))
-	for _, group := range groups {
-		list = append(list, group)
-	}
-	return list
+	return groups
 }
 
 // Create makes an empty replica with one command, which makes it whole or not at all.

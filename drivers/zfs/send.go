@@ -41,11 +41,7 @@ func (s *sends) add(snapshot string, n int) (left int) {
 }
 
 // releaseStaleHolds is called when no stream can be under way in this process.
-func (o *op) releaseStaleHolds() error {
-	rows, err := o.list("-d", "2", "-t", "filesystem,snapshot", o.dataset)
-	if err != nil {
-		return err
-	}
+func (o *op) releaseStaleHolds(rows []row) {
 	for _, r := range rows {
 		if r["type"] != "snapshot" || r["cairn:snapshot"] == "" || r.number("userrefs") == 0 {
 			continue
@@ -54,7 +50,6 @@ func (o *op) releaseStaleHolds() error {
 			o.log.Warn("a snapshot cannot be deleted until its hold is released: see zfs holds", "snapshot", r["name"], "err", err)
 		}
 	}
-	return nil
 }
 
 // releaseStaleHold lets go of what a crash has left. A snapshot that is being sent is cairn.ErrInUse, and so is, by the tool's
@@ -138,7 +133,7 @@ func (o *op) prepareSend(spec drivers.SendSpec) (stream, error) {
 		return stream{}, err
 	}
 	if _, there := f.bookmarks[string(spec.Snapshot)]; !there {
-		if err := o.zfs("bookmark", s.snapshot, f.at+"#"+string(spec.Snapshot)); err != nil && !errors.Is(err, errThere) {
+		if err := o.zfs("bookmark", s.snapshot, strings.Replace(s.snapshot, "@", "#", 1)); err != nil && !errors.Is(err, errThere) {
 			return stream{}, err
 		}
 	}
@@ -157,7 +152,9 @@ func (o *op) stream(f found, spec drivers.SendSpec) (stream, error) {
 	if err := f.checkSnapshot(spec.Snapshot); err != nil {
 		return stream{}, err
 	}
-	s := stream{snapshot: f.at + "@" + string(spec.Snapshot), args: []string{"send", "-w"}}
+	r, base := f.snapshot(spec.Snapshot), f.snapshot(spec.Base)
+	s := stream{snapshot: r["name"], args: []string{"send", "-w"}}
+	own := f.dataset(r)["name"] == f.at
 	switch _, marked := f.bookmarks[string(spec.Base)]; {
 	case spec.Resume != "":
 		if !resumeToken.MatchString(spec.Resume) {
@@ -166,12 +163,12 @@ func (o *op) stream(f found, spec drivers.SendSpec) (stream, error) {
 		s.args = []string{"send", "-t", spec.Resume}
 		return s, nil
 	case spec.Base == "":
-	case f.snapshot(spec.Base) != nil:
+	case base != nil && f.dataset(base)["name"] == f.dataset(r)["name"]:
 		s.args = append(s.args, "-i", "@"+string(spec.Base))
-	case marked:
+	case marked && own:
 		s.args = append(s.args, "-i", "#"+string(spec.Base))
 	default:
-		return stream{}, fmt.Errorf("base %s: neither the snapshot nor a bookmark of it is there: %w", spec.Base, cairn.ErrNotFound)
+		return stream{}, fmt.Errorf("base %s: neither the snapshot nor a bookmark of it is there, in one line with %s: %w", spec.Base, spec.Snapshot, cairn.ErrNotFound)
 	}
 	s.args = append(s.args, s.snapshot)
 	return s, nil
@@ -217,6 +214,9 @@ func (p *Pool) Changed(ctx context.Context, id cairn.ReplicaID, since cairn.Snap
 }
 
 func (o *op) written(f found, since cairn.SnapshotID) (int64, error) {
+	if f.dataset(f.snapshot(since))["name"] != f.at { // put aside: what is here now was made from another one
+		return 1, nil
+	}
 	out, err := o.query("zfs", "list", "-Hp", "-o", "written@"+string(since), f.at)
 	if err != nil {
 		return 0, err

@@ -103,6 +103,9 @@ func (p *Pool) DeleteSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uin
 		if err := o.admit(&f, epoch); err != nil {
 			return err
 		}
+		if s, ok := f.foster(snap); ok && s.row["cairn:snapshot"] == "" {
+			return o.giveSnapshotBack(s) // somebody else's, or so again
+		}
 		switch err := f.checkSnapshot(snap); {
 		case errors.Is(err, cairn.ErrNotFound):
 			return o.pruneBookmarks(f)
@@ -113,20 +116,33 @@ func (p *Pool) DeleteSnapshot(ctx context.Context, id cairn.ReplicaID, epoch uin
 	})
 }
 
+// removeSnapshot destroys a snapshot. If nothing but newer snapshots that a revert has put aside depends on it, it goes with
+// the last of these.
 func (o *op) removeSnapshot(f found, snap cairn.SnapshotID) error {
 	r := f.snapshot(snap)
+	destroy := []string{"destroy", r["name"]}
 	if clones := r["clones"]; clones != "" {
-		return fmt.Errorf("snapshot %s: the clone %s depends on it: %w", snap, clones, cairn.ErrInUse)
+		destroy = []string{"destroy", "-d", r["name"]}
+		for clone := range strings.SplitSeq(clones, ",") {
+			if f.besideAt(clone) == nil && clone != f.at {
+				return fmt.Errorf("snapshot %s: the clone %s depends on it: %w", snap, clone, cairn.ErrInUse)
+			}
+		}
 	}
 	if r.number("userrefs") > 0 {
 		if err := o.releaseStaleHold(r["name"]); err != nil {
 			return err
 		}
 	}
-	if err := o.zfs("destroy", r["name"]); err != nil {
+	if err := o.zfs(destroy...); err != nil {
 		return err
 	}
 	f.snapshots = slices.DeleteFunc(f.snapshots, func(s row) bool { return s["name"] == r["name"] })
+	if len(f.beside) > 0 {
+		if err := o.settleAgain(&f, f.at); err != nil {
+			return err
+		}
+	}
 	return o.pruneBookmarks(f)
 }
 
@@ -154,9 +170,8 @@ func (o *op) pruneBookmarks(f found) error {
 	return nil
 }
 
-// Revert rolls the dataset back to its newest snapshot. An older one is cairn.ErrPrecondition: OpenZFS gets there only by
-// destroying what is newer, and snapshots are kept. Bookmarks of newer snapshots that are gone name a past that did not
-// happen, and go.
+// Revert rolls the dataset back to its newest snapshot, and gets to an older one, or one that lies aside, without destroying
+// what is newer: see aside.go. Bookmarks of newer snapshots that are gone name a past that did not happen, and go.
 func (p *Pool) Revert(ctx context.Context, id cairn.ReplicaID, epoch uint64, snap cairn.SnapshotID) error {
 	return change(ctx, p, id, "revert", func(o *op) error {
 		f, err := o.lookReady(epoch)
@@ -166,20 +181,18 @@ func (p *Pool) Revert(ctx context.Context, id cairn.ReplicaID, epoch uint64, sna
 		if err := f.checkSnapshot(snap); err != nil {
 			return err
 		}
-		txg := f.snapshot(snap).number("createtxg")
-		for _, r := range f.snapshots {
-			if r.number("createtxg") > txg {
-				return fmt.Errorf("snapshot %s is newer than %s, and would have to be deleted first: %w", r["name"], snap, cairn.ErrPrecondition)
-			}
+		r := f.snapshot(snap)
+		if f.dataset(r)["name"] != f.at || len(f.newer(r)) > 0 {
+			return o.turn(f, r)
 		}
 		for name, born := range f.bookmarks {
-			if born > txg {
+			if born > r.number("createtxg") {
 				if err := o.zfs("destroy", f.at+"#"+name); err != nil {
 					return err
 				}
 			}
 		}
-		if err := o.zfs("rollback", f.at+"@"+string(snap)); err != nil {
+		if err := o.zfs("rollback", r["name"]); err != nil {
 			return err
 		}
 		return o.zfs("set", "cairn:reverted="+string(snap), f.at)
@@ -204,7 +217,7 @@ func (p *Pool) Clone(ctx context.Context, spec drivers.CreateSpec, source cairn.
 				return err
 			}
 			args := append([]string{"clone", "-o", "cairn:source=" + string(snap)}, w.inherited(from)...)
-			return o.create(wishes{}, append(args, mark(spec, stateReady)...), from.at+"@"+string(snap), o.at(spec.ID))
+			return o.create(wishes{}, append(args, mark(spec, stateReady)...), from.snapshot(snap)["name"], o.at(spec.ID))
 		})
 	})
 }

@@ -1,6 +1,7 @@
 package zfs
 
 import (
+	"cmp"
 	"encoding/hex"
 	"fmt"
 	"maps"
@@ -152,7 +153,8 @@ func (o *op) create(w wishes, args []string, more ...string) error {
 	return err
 }
 
-// loadKey hands the kernel the key of an encrypted replica, from the file that its specification named.
+// loadKey hands the kernel the key of an encrypted replica, from the file that its specification named. While a revert is under
+// way, the key may be that of a dataset beside it; a promotion has unloaded it.
 func (o *op) loadKey(f found) error {
 	file := f.row["cairn:key"]
 	if file == "" {
@@ -162,6 +164,6 @@ func (o *op) loadKey(f found) error {
 	if err != nil {
 		return fmt.Errorf("dataset %s: %w", f.at, err)
 	}
-	_, err = o.run(tool.Cmd{Name: "zfs", Args: []string{"load-key", f.at}, Stdin: key})
+	_, err = o.run(tool.Cmd{Name: "zfs", Args: []string{"load-key", cmp.Or(f.row["encryptionroot"], f.at)}, Stdin: key})
 	return err
 }

@@ -77,6 +77,7 @@ var (
 	_ drivers.Reverter         = (*Pool)(nil)
 	_ drivers.Cloner           = (*Pool)(nil)
 	_ drivers.Adopter          = (*Pool)(nil)
+	_ drivers.SnapshotAdopter  = (*Pool)(nil)
 	_ drivers.UsageReporter    = (*Pool)(nil)
 	_ drivers.Sealer           = (*Pool)(nil)
 	_ drivers.Sender           = (*Pool)(nil)
@@ -165,7 +166,13 @@ func (o *op) open(mustExist bool) error {
 		return fmt.Errorf("is a %s with mountpoint %s; replicas need a file system with a mountpoint above them: %w",
 			parent["type"], parent["mountpoint"], cairn.ErrPrecondition)
 	}
-	return o.releaseStaleHolds()
+	rows, err := o.list("-d", "2", "-t", "filesystem,snapshot", o.dataset)
+	if err != nil {
+		return err
+	}
+	o.releaseStaleHolds(rows)
+	o.tidyAll(rows[1:])
+	return nil
 }
 
 // poolMark reads the mark of the dataset itself; "" if it has none. One that it inherits is that of a pool around it.
