@@ -140,6 +140,12 @@ type Snapshot struct {
 // Ref points to the snapshot.
 func (s *Snapshot) Ref() Ref { return Ref{Kind: KindSnapshot, ID: string(s.ID), Name: s.Name} }
 
+// SnapshotOrigin is where a snapshot comes from that came under management: the name that it had on its pool before.
+type SnapshotOrigin struct {
+	Snapshot SnapshotID
+	Object   string
+}
+
 // SnapshotInstance is the copy of a snapshot on one replica.
 type SnapshotInstance struct {
 	Snapshot SnapshotID

@@ -42,6 +42,8 @@ const (
 	OpStopTask         Op = 29
 	OpCreateSnapshot   Op = 30
 	OpDeleteSnapshot   Op = 31
+	OpManageSnapshot   Op = 32
+	OpUnmanageSnapshot Op = 33
 	OpAllowAccess      Op = 40
 	OpDenyAccess       Op = 41
 	OpSetAccess        Op = 42
@@ -83,6 +85,8 @@ var ops = map[Op]func() Command{
 	OpStopTask:         func() Command { return new(StopTask) },
 	OpCreateSnapshot:   func() Command { return new(CreateSnapshot) },
 	OpDeleteSnapshot:   func() Command { return new(DeleteSnapshot) },
+	OpManageSnapshot:   func() Command { return new(ManageSnapshot) },
+	OpUnmanageSnapshot: func() Command { return new(UnmanageSnapshot) },
 	OpAllowAccess:      func() Command { return new(AllowAccess) },
 	OpDenyAccess:       func() Command { return new(DenyAccess) },
 	OpSetAccess:        func() Command { return new(SetAccess) },
@@ -117,12 +121,12 @@ const CurrentVersion = BundleVersion
 
 // Version returns the version of the command set that introduced the command. It may be proposed only when
 // View.CommandVersion is at least that.
-func Version(c Command) uint32 { return max(since[c.op()], 1) }
-
-// since is the version of the command set that introduced an op, where that is not the first.
-var since = map[Op]uint32{
-	OpSetSize:  2,
-	OpStopTask: 2,
+func Version(c Command) uint32 {
+	switch c.op() {
+	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot:
+		return 2
+	}
+	return 1
 }
 
 // Encode renders a command for the log: the op number, then the msgpack array [Meta, Command].

@@ -114,6 +114,11 @@ func checkReferences(t rapid.TB, v *View) {
 			t.Errorf("instance %s/%s has no snapshot or no replica", i.Snapshot, i.Replica)
 		}
 	}
+	for o := range v.origins.all("") {
+		if v.Snapshot(o.Snapshot) == nil {
+			t.Errorf("origin of snapshot %s, which is gone", o.Snapshot)
+		}
+	}
 	for r := range v.rules.all("") {
 		if v.Share(r.Share) == nil || r.Snapshot != "" && v.Snapshot(r.Snapshot) == nil {
 			t.Errorf("rule %s has no share or no snapshot", r.ID)

@@ -155,7 +155,7 @@ func (tx *Tx) leaveBehind(share *cairn.Share, to *cairn.Replica) {
 		switch {
 		case here == nil || here.Want != cairn.Present || here.Have == cairn.Present || snap.Diverged:
 		case snap.Status == cairn.StatusCreating:
-			tx.discard(snap)
+			tx.discard(snap, cairn.Absent)
 			tx.event("snapshot.failed", snap.Project, snap.Ref(), "snapshot %s of share %s was not finished before node %s took over; it is deleted",
 				snap.Name, share.Name, tx.Node(to.Node).Name)
 		case snap.Status == cairn.StatusAvailable:

@@ -107,6 +107,14 @@ func news(v *View, r *cairn.Replica, c *ReportReplica) bool {
 	return false
 }
 
+// settled is what a node has of a snapshot once it has what is wanted.
+func settled(want cairn.Presence) cairn.Presence {
+	if want == cairn.Released {
+		return cairn.Absent
+	}
+	return want
+}
+
 // checkSettled looks for what waits for somebody who has nothing more to say.
 func checkSettled(t rapid.TB, v *View) {
 	for s := range v.Shares("") {
@@ -149,7 +157,7 @@ func honest(v *View, r *cairn.Replica) *ReportReplica {
 	}
 	for i := range v.InstancesOn(r.ID) {
 		if i.Have != i.Want || i.Want == cairn.Absent || !i.Fault.Healthy() {
-			c.Snapshots = append(c.Snapshots, SnapshotHave{Snapshot: i.Snapshot, Have: i.Want})
+			c.Snapshots = append(c.Snapshots, SnapshotHave{Snapshot: i.Snapshot, Have: settled(i.Want)})
 		}
 	}
 	return c
@@ -294,7 +302,7 @@ func (h *history) command() Command {
 	if h.chance(35) {
 		return h.replication()
 	}
-	switch h.choose.IntN(16) {
+	switch h.choose.IntN(18) {
 	case 0, 1:
 		return h.create()
 	case 2:
@@ -315,6 +323,10 @@ func (h *history) command() Command {
 		return c
 	case 7, 13, 14, 15:
 		return &CreateSnapshot{cairn.Snapshot{ID: h.snapshot(), Share: h.share(), Name: h.pick("m", "t")}}
+	case 16:
+		return &ManageSnapshot{cairn.Snapshot{ID: h.snapshot(), Share: h.share(), Name: h.pick("m", "t")}, h.pick("x", "y")}
+	case 17:
+		return &UnmanageSnapshot{ID: h.snapshot()}
 	case 8:
 		return &DeleteSnapshot{ID: h.snapshot()}
 	case 9:

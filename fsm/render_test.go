@@ -96,6 +96,10 @@ func renderWork(v *View, c Change) string {
 		return line(v.instances.get(c.Key), func(i *cairn.SnapshotInstance) string {
 			return fmt.Sprintf("instance of %s on %s: wants %s, has %s%s", i.Snapshot, i.Replica, i.Want, i.Have, renderFault(i.Fault))
 		})
+	case TableOrigins:
+		return line(v.origins.get(c.Key), func(o *cairn.SnapshotOrigin) string {
+			return fmt.Sprintf("snapshot %s was %q", o.Snapshot, o.Object)
+		})
 	case TableRules:
 		return line(v.rules.get(c.Key), func(r *cairn.AccessRule) string {
 			return fmt.Sprintf("access %s to %s: %s %s %s %s", r.ID, accessTarget(r.Share, r.Snapshot), r.Kind, r.Who, r.Level, r.State)

@@ -62,6 +62,7 @@ func (tx *Tx) dropSnapshot(snap *cairn.Snapshot) {
 	for _, rule := range slices.Collect(tx.RulesOf(snap.Share, snap.ID)) {
 		remove(tx, tx.rules, string(rule.ID))
 	}
+	remove(tx, tx.origins, string(snap.ID))
 	remove(tx, tx.snapshots, string(snap.ID))
 	tx.giveBack(snap.Project, cairn.Limits{Snapshots: 1, SnapshotBytes: snap.Size})
 }

@@ -130,7 +130,7 @@ func (tx *Tx) onlyCopy(of *cairn.SnapshotInstance) bool {
 func (tx *Tx) retire(share *cairn.Share, old *cairn.Replica) {
 	for _, i := range slices.Collect(tx.InstancesOn(old.ID)) {
 		if snap := tx.Snapshot(i.Snapshot); snap.Status == cairn.StatusAvailable && tx.onlyCopy(i) {
-			tx.discard(snap)
+			tx.discard(snap, cairn.Absent)
 			tx.event("snapshot.deleting", snap.Project, snap.Ref(), "snapshot %s is being deleted: no other replica has it", snap.Name)
 		}
 		wanted := *i

@@ -13,10 +13,15 @@ func (r *report) settleInstance(have *SnapshotHave) error {
 	if old == nil || snap == nil {
 		return nil
 	}
-	if old.Want == cairn.Absent && have.Have == cairn.Absent && have.Fault.Healthy() {
+	if old.Want != cairn.Present && have.Have == cairn.Absent && have.Fault.Healthy() {
 		remove(r.Tx, r.instances, instanceKey(old.Snapshot, old.Replica))
 		if first(r.InstancesOf(snap.ID)) == nil {
+			object := r.ObjectOf(snap)
 			r.dropSnapshot(snap)
+			if old.Want == cairn.Released {
+				r.event("snapshot.unmanaged", snap.Project, snap.Ref(), "snapshot %s of share %s is not managed any more; its data stays as %q", snap.Name, r.share.Name, object)
+				return nil
+			}
 			r.event("snapshot.deleted", snap.Project, snap.Ref(), "snapshot %s of share %s is gone", snap.Name, r.share.Name)
 			return nil
 		}

@@ -27,30 +27,31 @@ func (c *CreateSnapshot) apply(tx *Tx) (string, error) {
 	if err := checkSnapshot(&row); err != nil {
 		return "", err
 	}
-	share, err := tx.idle(row.Share)
+	share, err := tx.mayHave(&row)
 	if err != nil {
 		return "", err
-	}
-	switch {
-	case !tx.Type(share.Type).Snapshots:
-		return "", cause(cairn.ErrNotSupported, "%s: type %s does not offer snapshots", share.Ref(), share.Type)
-	case tx.Snapshot(row.ID) != nil:
-		return "", cause(cairn.ErrExists, "snapshot %s: that identifier is taken", row.ID)
-	case tx.SnapshotByName(share.ID, row.Name) != nil:
-		return "", cause(cairn.ErrExists, "%s: has a snapshot %s", share.Ref(), row.Name)
 	}
 	if err := tx.needs(share, cairn.CapSnapshot); err != nil {
 		return "", err
 	}
-	if err := tx.charge(share.Project, cairn.Limits{Snapshots: 1, SnapshotBytes: share.Size}); err != nil {
+	if err := tx.addSnapshot(share, &row); err != nil {
 		return "", err
+	}
+	tx.event("snapshot.creating", row.Project, row.Ref(), "snapshot %s of share %s is being cut", row.Name, share.Name)
+	return string(row.ID), nil
+}
+
+// addSnapshot writes the row of a new snapshot, and wants it on every replica.
+func (tx *Tx) addSnapshot(share *cairn.Share, row *cairn.Snapshot) error {
+	if err := tx.charge(share.Project, cairn.Limits{Snapshots: 1, SnapshotBytes: share.Size}); err != nil {
+		return err
 	}
 	row.Project, row.Size, row.Status, row.Fault, row.CreatedAt = share.Project, share.Size, "", cairn.Fault{}, tx.meta.At
 	row.Order, row.Diverged = tx.nextOrder(share.ID), false
 	if err := become(row.Ref(), &row.Status, cairn.StatusCreating); err != nil {
-		return "", err
+		return err
 	}
-	put(tx, tx.snapshots, &row)
+	put(tx, tx.snapshots, row)
 	for r := range tx.ReplicasOf(share.ID) {
 		if r.Want.Presence != cairn.Present {
 			continue
@@ -58,8 +59,23 @@ func (c *CreateSnapshot) apply(tx *Tx) (string, error) {
 		put(tx, tx.instances, &cairn.SnapshotInstance{Snapshot: row.ID, Replica: r.ID, Want: cairn.Present, Have: cairn.Absent})
 	}
 	tx.want(share.ID, nil)
-	tx.event("snapshot.creating", row.Project, row.Ref(), "snapshot %s of share %s is being cut", row.Name, share.Name)
-	return string(row.ID), nil
+	return nil
+}
+
+// mayHave returns the share of a new snapshot, if it can have one with that identifier and name.
+func (tx *Tx) mayHave(row *cairn.Snapshot) (*cairn.Share, error) {
+	share, err := tx.idle(row.Share)
+	switch {
+	case err != nil:
+		return nil, err
+	case !tx.Type(share.Type).Snapshots:
+		return nil, cause(cairn.ErrNotSupported, "%s: type %s does not offer snapshots", share.Ref(), share.Type)
+	case tx.Snapshot(row.ID) != nil:
+		return nil, cause(cairn.ErrExists, "snapshot %s: that identifier is taken", row.ID)
+	case tx.SnapshotByName(share.ID, row.Name) != nil:
+		return nil, cause(cairn.ErrExists, "%s: has a snapshot %s", share.Ref(), row.Name)
+	}
+	return share, nil
 }
 
 func checkSnapshot(s *cairn.Snapshot) error {
@@ -99,25 +115,35 @@ func (c *DeleteSnapshot) apply(tx *Tx) (string, error) {
 	switch {
 	case old == nil:
 		return "", missing(cairn.KindSnapshot, c.ID)
+	case tx.isReleased(old):
+		return "", cause(cairn.ErrBusy, "%s: is being let go of", old.Ref())
 	case old.Status == cairn.StatusDeleting:
 		return string(c.ID), nil
 	}
-	for clone := range tx.SharesFrom(c.ID) {
-		if clone.Status == cairn.StatusCreating {
-			return "", cause(cairn.ErrInUse, "%s: %s is being created from it", old.Ref(), clone.Ref())
-		}
+	if err := tx.unused(old); err != nil {
+		return "", err
 	}
-	if task := tx.Task(old.Share); task.Running() && task.Snapshot == c.ID {
-		return "", cause(cairn.ErrInUse, "%s: %s is being reverted to it", old.Ref(), tx.Share(old.Share).Ref())
-	}
-	tx.discard(old)
+	tx.discard(old, cairn.Absent)
 	tx.want(old.Share, nil)
 	tx.event("snapshot.deleting", old.Project, old.Ref(), "snapshot %s is being deleted", old.Name)
 	return string(c.ID), nil
 }
 
-// discard wants a snapshot away from all replicas. The caller raises their generation.
-func (tx *Tx) discard(old *cairn.Snapshot) {
+// unused refuses to take a snapshot away that something under way needs.
+func (tx *Tx) unused(old *cairn.Snapshot) error {
+	for clone := range tx.SharesFrom(old.ID) {
+		if clone.Status == cairn.StatusCreating {
+			return cause(cairn.ErrInUse, "%s: %s is being created from it", old.Ref(), clone.Ref())
+		}
+	}
+	if task := tx.Task(old.Share); task.Running() && task.Snapshot == old.ID {
+		return cause(cairn.ErrInUse, "%s: %s is being reverted to it", old.Ref(), tx.Share(old.Share).Ref())
+	}
+	return nil
+}
+
+// discard wants a snapshot away from all replicas: absent, or released. The caller raises their generation.
+func (tx *Tx) discard(old *cairn.Snapshot, want cairn.Presence) {
 	row := *old
 	if err := become(row.Ref(), &row.Status, cairn.StatusDeleting); err != nil {
 		panic(fmt.Errorf("fsm: %w", err)) // legal from both other states
@@ -125,7 +151,7 @@ func (tx *Tx) discard(old *cairn.Snapshot) {
 	put(tx, tx.snapshots, &row)
 	for _, i := range slices.Collect(tx.InstancesOf(row.ID)) {
 		wanted := *i
-		wanted.Want = cairn.Absent
+		wanted.Want = want
 		put(tx, tx.instances, &wanted)
 	}
 }

@@ -24,6 +24,7 @@ const (
 	TableReplicas    Table = "replicas"
 	TableSnapshots   Table = "snapshots"
 	TableInstances   Table = "instances"
+	TableOrigins     Table = "origins"
 	TableRules       Table = "rules"
 	TableTasks       Table = "tasks"
 	TableEvents      Table = "events"
@@ -50,6 +51,7 @@ type work struct {
 	replicas  *table[cairn.Replica]
 	snapshots *table[cairn.Snapshot]
 	instances *table[cairn.SnapshotInstance]
+	origins   *table[cairn.SnapshotOrigin]
 	rules     *table[cairn.AccessRule]
 	tasks     *table[cairn.Task]
 }
@@ -127,6 +129,7 @@ func newWork() work {
 			}),
 		instances: newTable(TableInstances, func(i *cairn.SnapshotInstance) string { return instanceKey(i.Snapshot, i.Replica) },
 			func(i *cairn.SnapshotInstance) string { return string(i.Replica) + "\x00" }),
+		origins: newTable(TableOrigins, func(o *cairn.SnapshotOrigin) string { return string(o.Snapshot) }),
 		rules: newTable(TableRules, func(r *cairn.AccessRule) string { return string(r.ID) },
 			func(r *cairn.AccessRule) string {
 				return ruleTargetKey(r.Share, r.Snapshot) + string(r.Kind) + "\x00" + r.Who + "\x00"
@@ -172,7 +175,7 @@ type anyTable interface {
 func (v *View) tables() []anyTable {
 	return []anyTable{
 		v.clusters, v.nodes, v.pools, v.provisioned, v.types, v.quotas, v.usage, v.users, v.tokens,
-		v.shares, v.replicas, v.snapshots, v.instances, v.rules, v.tasks,
+		v.shares, v.replicas, v.snapshots, v.instances, v.rules, v.tasks, v.origins,
 		v.events, v.requests,
 	}
 }
@@ -186,7 +189,7 @@ func (v *View) clone() *View {
 			v.usage.clone(), v.users.clone(), v.tokens.clone(),
 		},
 		work: work{
-			v.shares.clone(), v.replicas.clone(), v.snapshots.clone(), v.instances.clone(), v.rules.clone(), v.tasks.clone(),
+			v.shares.clone(), v.replicas.clone(), v.snapshots.clone(), v.instances.clone(), v.origins.clone(), v.rules.clone(), v.tasks.clone(),
 		},
 		journal: journal{v.events.clone(), v.requests.clone()},
 	}

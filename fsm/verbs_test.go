@@ -112,7 +112,13 @@ var verbs = map[string]func(*story, *args) Command{
 			ID: cairn.SnapshotID(a.value("id", "p-"+a.at(1))), Share: cairn.ShareID(a.at(0)), Name: a.at(1), Metadata: a.under("meta"),
 		}}
 	},
-	"delete-snapshot": func(s *story, a *args) Command { return &DeleteSnapshot{cairn.SnapshotID(a.at(0))} },
+	"manage-snapshot": func(s *story, a *args) Command {
+		return &ManageSnapshot{cairn.Snapshot{
+			ID: cairn.SnapshotID(a.value("id", "p-"+a.at(1))), Share: cairn.ShareID(a.at(0)), Name: a.at(1),
+		}, a.value("object", "theirs")}
+	},
+	"unmanage-snapshot": func(s *story, a *args) Command { return &UnmanageSnapshot{cairn.SnapshotID(a.at(0))} },
+	"delete-snapshot":   func(s *story, a *args) Command { return &DeleteSnapshot{cairn.SnapshotID(a.at(0))} },
 	"allow": func(s *story, a *args) Command {
 		return &AllowAccess{s.rule(a, cairn.ShareID(a.at(0)), cairn.SnapshotID(a.value("snapshot", "")), a.pos[1:])}
 	},
@@ -230,7 +236,7 @@ func (s *story) pools(a *args) Command {
 			ID: cairn.MakePoolID(node, parts[0]), Node: node, Name: parts[0], Driver: "dir", Total: a.size(parts[1]),
 			OverSubscriptionPercent: 100, Protocols: []cairn.Protocol{cairn.ProtocolWebDAV},
 			Capabilities: []cairn.Capability{
-				cairn.CapAdopt, cairn.CapClone, cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot, cairn.CapUsage,
+				cairn.CapAdopt, cairn.CapAdoptSnapshot, cairn.CapClone, cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot, cairn.CapUsage,
 			},
 		}
 		for _, option := range parts[2:] {

@@ -103,6 +103,14 @@ func (v *View) InstancesOn(id cairn.ReplicaID) iter.Seq[*cairn.SnapshotInstance]
 	return v.instances.by(instancesByReplica, string(id)+"\x00")
 }
 
+// SnapshotOrigin returns the name that the snapshot had on its pool before it came under management; "" if Cairn has cut it.
+func (v *View) SnapshotOrigin(id cairn.SnapshotID) string {
+	if origin := v.origins.get(string(id)); origin != nil {
+		return origin.Object
+	}
+	return ""
+}
+
 // Rule returns the access rule.
 func (v *View) Rule(id cairn.RuleID) *cairn.AccessRule { return v.rules.get(string(id)) }
 

@@ -108,6 +108,14 @@ func (p *pass) change(ctx context.Context, s Step) error {
 			_, err := d.CreateSnapshot(ctx, row.ID, row.Epoch, s.Snapshot)
 			return err
 		}
+	case OpAdoptSnapshot:
+		if d, ok := pool.(drivers.SnapshotAdopter); ok {
+			return d.AdoptSnapshot(ctx, row.ID, row.Epoch, s.Snapshot, s.Object)
+		}
+	case OpReleaseSnapshot:
+		if d, ok := pool.(drivers.SnapshotAdopter); ok {
+			return d.ReleaseSnapshot(ctx, row.ID, row.Epoch, s.Snapshot, s.Object)
+		}
 	case OpDeleteSnapshot:
 		if d, ok := pool.(drivers.Snapshotter); ok {
 			return d.DeleteSnapshot(ctx, row.ID, row.Epoch, s.Snapshot)

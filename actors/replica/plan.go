@@ -20,15 +20,18 @@ const (
 	OpRevert         Op = "revert"
 	OpSnapshot       Op = "snapshot"
 	OpDeleteSnapshot Op = "delete snapshot"
-	OpExport         Op = "export"
-	OpUnexport       Op = "unexport"
-	OpDelete         Op = "delete"
-	OpRelease        Op = "release"
-	OpSeal           Op = "seal"
-	OpUnseal         Op = "unseal"
-	OpSync           Op = "cut a sync point"
-	OpPull           Op = "pull"
-	OpPrune          Op = "prune sync points"
+	// Of snapshots that somebody else has cut.
+	OpAdoptSnapshot   Op = "adopt snapshot"
+	OpReleaseSnapshot Op = "release snapshot"
+	OpExport          Op = "export"
+	OpUnexport        Op = "unexport"
+	OpDelete          Op = "delete"
+	OpRelease         Op = "release"
+	OpSeal            Op = "seal"
+	OpUnseal          Op = "unseal"
+	OpSync            Op = "cut a sync point"
+	OpPull            Op = "pull"
+	OpPrune           Op = "prune sync points"
 )
 
 // changesData: the step is taken only on the word of a linearizable view. Exports are not: a share goes on being served,
@@ -45,7 +48,8 @@ func (op Op) leavesNothing() bool {
 // Step is one idempotent driver call.
 type Step struct {
 	Op       Op
-	Snapshot cairn.SnapshotID   // of snapshot, delete snapshot, revert, and of the export of a snapshot
+	Snapshot cairn.SnapshotID   // of snapshot, delete, adopt and release snapshot, revert, and of the export of a snapshot
+	Object   string             // of adopt and release snapshot: the name that is not ours
 	Export   drivers.ExportSpec // of export
 }
 
@@ -246,9 +250,15 @@ func planSnapshots(w *Want, h *Have) []Step {
 		switch object := h.snapshot(s.Snapshot); {
 		case s.Want == cairn.Absent && object != nil && !isServed:
 			steps = append(steps, Step{Op: OpDeleteSnapshot, Snapshot: s.Snapshot})
+		case s.Want == cairn.Released && object != nil && !isServed:
+			steps = append(steps, Step{Op: OpReleaseSnapshot, Snapshot: s.Snapshot, Object: s.Object})
 		case w.Replica.Role == cairn.RoleStandby: // they arrive from the active one
 		case s.Want == cairn.Present && s.Have != cairn.Present && (object == nil || !object.Ready):
-			steps = append(steps, Step{Op: OpSnapshot, Snapshot: s.Snapshot})
+			op := OpSnapshot
+			if s.Object != "" {
+				op = OpAdoptSnapshot
+			}
+			steps = append(steps, Step{Op: op, Snapshot: s.Snapshot, Object: s.Object})
 		}
 	}
 	for _, object := range h.Object.Snapshots {

@@ -49,12 +49,18 @@ func (s *scene) isNew() {
 // snapshot adds a snapshot with the given row and, if found is not nil, the given object.
 func (s *scene) snapshot(want, have cairn.Presence, found *drivers.SnapshotObject, rules ...cairn.AccessRule) {
 	s.Snapshots = append(s.Snapshots, WantSnapshot{
-		&cairn.SnapshotInstance{Snapshot: "snap", Replica: "r", Want: want, Have: have, Locations: s.Replica.Have.Locations}, rules, false,
+		&cairn.SnapshotInstance{Snapshot: "snap", Replica: "r", Want: want, Have: have, Locations: s.Replica.Have.Locations}, rules, false, "",
 	})
 	if found != nil {
 		found.ID = "snap"
 		s.Object.Snapshots = append(s.Object.Snapshots, *found)
 	}
+}
+
+// foster is snapshot, of one that somebody else has named.
+func (s *scene) foster(want, have cairn.Presence, found *drivers.SnapshotObject) {
+	s.snapshot(want, have, found)
+	s.Snapshots[len(s.Snapshots)-1].Object = "theirs"
 }
 
 func ready() *drivers.SnapshotObject {
@@ -140,6 +146,13 @@ func TestPlan(t *testing.T) {
 		}, "unexport snapshot snap"},
 		{"snapshot deleted", func(s *scene) { s.snapshot(cairn.Absent, cairn.Present, ready()) }, "delete snapshot snap"},
 		{"snapshot deleted, half removed", func(s *scene) { s.snapshot(cairn.Absent, cairn.Present, half()) }, "delete snapshot snap"},
+		{"snapshot of others", func(s *scene) { s.foster(cairn.Present, "", nil) }, "adopt snapshot snap"},
+		{"snapshot of others, half adopted", func(s *scene) { s.foster(cairn.Present, "", half()) }, "adopt snapshot snap"},
+		{"snapshot of others, adopted", func(s *scene) { s.foster(cairn.Present, cairn.Present, ready()) }, ""},
+		{"snapshot of others, let go of", func(s *scene) { s.foster(cairn.Released, cairn.Present, ready()) }, "release snapshot snap"},
+		{"snapshot of others, half let go of", func(s *scene) { s.foster(cairn.Released, cairn.Present, half()) }, "release snapshot snap"},
+		{"snapshot of others, gone", func(s *scene) { s.foster(cairn.Released, cairn.Present, nil) }, ""},
+		{"snapshot of others, given up", func(s *scene) { s.foster(cairn.Absent, "", half()) }, "delete snapshot snap"},
 		{"snapshot deleted, gone", func(s *scene) { s.snapshot(cairn.Absent, cairn.Present, nil) }, ""},
 		{"snapshot deleted while exported", func(s *scene) {
 			s.snapshot(cairn.Present, cairn.Present, ready(), reader)

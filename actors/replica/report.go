@@ -148,7 +148,7 @@ func (p *pass) snapshotHaves() []fsm.SnapshotHave {
 	var list []fsm.SnapshotHave
 	for _, s := range p.want.Snapshots {
 		next := fsm.SnapshotHave{Snapshot: s.Snapshot, Have: cairn.Absent, Locations: p.locationsOf(s.Snapshot, s.Locations)}
-		if object := p.have.snapshot(s.Snapshot); object != nil && (object.Ready || s.Want == cairn.Absent) {
+		if object := p.have.snapshot(s.Snapshot); object != nil && (object.Ready || s.Want != cairn.Present) {
 			next.Have = cairn.Present
 		}
 		if p.lost(s) != nil {
@@ -157,7 +157,7 @@ func (p *pass) snapshotHaves() []fsm.SnapshotHave {
 		next.Fault = p.fault(s.Fault, p.snapshotFailure(s))
 		before := cmp.Or(s.Have, cairn.Absent)
 		if next.Have != before || next.Fault != s.Fault || !slices.Equal(next.Locations, s.Locations) ||
-			next.Have == cairn.Absent && s.Want == cairn.Absent {
+			next.Have == cairn.Absent && s.Want != cairn.Present {
 			list = append(list, next)
 		}
 	}
@@ -168,7 +168,7 @@ func (p *pass) snapshotFailure(s WantSnapshot) error {
 	if err := p.lost(s); err != nil {
 		return err
 	}
-	for _, op := range []Op{OpSnapshot, OpUnexport, OpDeleteSnapshot} {
+	for _, op := range []Op{OpSnapshot, OpAdoptSnapshot, OpUnexport, OpDeleteSnapshot, OpReleaseSnapshot} {
 		if err := p.failed[stepKey{op, s.Snapshot}]; err != nil {
 			return err
 		}

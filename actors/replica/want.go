@@ -31,6 +31,9 @@ type WantSnapshot struct {
 	*cairn.SnapshotInstance
 	Rules    []cairn.AccessRule // granted to the mounted snapshot
 	Diverged bool
+	// Object is the name that somebody else has given to the snapshot, or, of one that is to be released, that it gets; ""
+	// if there is none.
+	Object string
 }
 
 // gather reads what is wanted of the row's replica. Pure.
@@ -45,7 +48,11 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 	w.Rules = w.granted(v, "")
 	for instance := range v.InstancesOn(row.ID) {
 		snap := v.Snapshot(instance.Snapshot)
-		w.Snapshots = append(w.Snapshots, WantSnapshot{instance, w.granted(v, instance.Snapshot), snap != nil && snap.Diverged})
+		s := WantSnapshot{instance, w.granted(v, instance.Snapshot), snap != nil && snap.Diverged, v.SnapshotOrigin(instance.Snapshot)}
+		if s.Want == cairn.Released && s.Object == "" && snap != nil {
+			s.Object = snap.Name
+		}
+		w.Snapshots = append(w.Snapshots, s)
 	}
 	w.Interval = interval(w.Specs)
 	for other := range v.ReplicasOf(row.Share) {
