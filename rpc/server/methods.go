@@ -50,10 +50,12 @@ var methods = map[string]rule{
 	pb.ReplicaService_ResyncReplica_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
 	pb.ReplicaService_PromoteShare_FullMethodName:  {cairn.UserOperator, scopeProject, onLeader},
 
-	pb.SnapshotService_CreateSnapshot_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
-	pb.SnapshotService_GetSnapshot_FullMethodName:    {cairn.UserReader, scopeProject, false},
-	pb.SnapshotService_ListSnapshots_FullMethodName:  {cairn.UserReader, scopeProject, false},
-	pb.SnapshotService_DeleteSnapshot_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
+	pb.SnapshotService_CreateSnapshot_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
+	pb.SnapshotService_GetSnapshot_FullMethodName:      {cairn.UserReader, scopeProject, false},
+	pb.SnapshotService_ListSnapshots_FullMethodName:    {cairn.UserReader, scopeProject, false},
+	pb.SnapshotService_DeleteSnapshot_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
+	pb.SnapshotService_ManageSnapshot_FullMethodName:   {cairn.UserOperator, scopeProject, onLeader},
+	pb.SnapshotService_UnmanageSnapshot_FullMethodName: {cairn.UserOperator, scopeProject, onLeader},
 
 	pb.AccessService_AllowAccess_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
 	pb.AccessService_DenyAccess_FullMethodName:  {cairn.UserMember, scopeProject, onLeader},

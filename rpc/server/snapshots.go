@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -37,6 +38,12 @@ func (s *snapshotService) CreateSnapshot(ctx context.Context, req *pb.CreateSnap
 	if err != nil {
 		return nil, err
 	}
+	snap, err := s.newSnapshot(out, share, row)
+	return &pb.CreateSnapshotResponse{Snapshot: snap, Event: out.view.LastEvent()}, err
+}
+
+// newSnapshot is the snapshot that a command has made of row, or would make.
+func (s *snapshotService) newSnapshot(out outcome, share *cairn.Share, row cairn.Snapshot) (*pb.Snapshot, error) {
 	snap := out.view.Snapshot(cairn.SnapshotID(out.id))
 	switch {
 	case snap == nil && out.dry:
@@ -45,7 +52,7 @@ func (s *snapshotService) CreateSnapshot(ctx context.Context, req *pb.CreateSnap
 	case snap == nil:
 		return nil, gone(cairn.KindSnapshot, out.id)
 	}
-	return &pb.CreateSnapshotResponse{Snapshot: snapshotPB(out.view, snap), Event: out.view.LastEvent()}, nil
+	return snapshotPB(out.view, snap), nil
 }
 
 // GetSnapshot is described in the proto file.
@@ -119,4 +126,52 @@ func (s *snapshotService) DeleteSnapshot(ctx context.Context, req *pb.DeleteSnap
 		return nil, err
 	}
 	return &pb.DeleteSnapshotResponse{Id: out.id, Event: out.view.LastEvent()}, nil
+}
+
+// ManageSnapshot is described in the proto file.
+func (s *snapshotService) ManageSnapshot(ctx context.Context, req *pb.ManageSnapshotRequest) (*pb.ManageSnapshotResponse, error) {
+	name := cmp.Or(req.GetName(), req.GetObject())
+	if err := cairn.CheckObjectName("object", req.GetObject()); err != nil {
+		return nil, err
+	}
+	if err := checkName(cairn.KindSnapshot, name); err != nil {
+		return nil, err
+	}
+	if err := checkDescription(req.GetDescription()); err != nil {
+		return nil, err
+	}
+	row := cairn.Snapshot{ID: cairn.SnapshotID(newID()), Name: name, Description: req.GetDescription()}
+	command := func(id cairn.ShareID) fsm.Command {
+		snap := row
+		snap.Share = id
+		return &fsm.ManageSnapshot{Snapshot: snap, Object: req.GetObject()}
+	}
+	out, share, err := s.onShare(ctx, req.GetMutation(), req.GetShare(), req.GetProject(),
+		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) { return command(share.ID), nil }, command)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.newSnapshot(out, share, row)
+	return &pb.ManageSnapshotResponse{Snapshot: snap, Event: out.view.LastEvent()}, err
+}
+
+// UnmanageSnapshot is described in the proto file.
+func (s *snapshotService) UnmanageSnapshot(ctx context.Context, req *pb.UnmanageSnapshotRequest) (*pb.UnmanageSnapshotResponse, error) {
+	caller, object := callerOf(ctx), ""
+	out, err := s.commit(ctx, change{
+		mutation: req.GetMutation(),
+		build: func(v *fsm.View) (fsm.Command, error) {
+			snap, err := caller.snapshot(v, req.GetSnapshot(), req.GetShare(), req.GetProject())
+			if err != nil {
+				return nil, err
+			}
+			object = v.ObjectOf(snap)
+			return &fsm.UnmanageSnapshot{ID: snap.ID}, nil
+		},
+		again: func(id string) fsm.Command { return &fsm.UnmanageSnapshot{ID: cairn.SnapshotID(id)} },
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &pb.UnmanageSnapshotResponse{Id: out.id, Object: object, Event: out.view.LastEvent()}, nil
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -209,6 +210,18 @@ func (l *lab) DeleteSnapshot(_ context.Context, in *pb.DeleteSnapshotRequest) (*
 		}
 		return &pb.DeleteSnapshotResponse{Id: snap.GetId(), Event: l.newest()}, err
 	})
+}
+
+func (l *lab) ManageSnapshot(ctx context.Context, in *pb.ManageSnapshotRequest) (*pb.ManageSnapshotResponse, error) {
+	answer, err := l.CreateSnapshot(ctx, &pb.CreateSnapshotRequest{
+		Mutation: in.GetMutation(), Share: in.GetShare(), Name: cmp.Or(in.GetName(), in.GetObject()), Description: in.GetDescription(),
+	})
+	return &pb.ManageSnapshotResponse{Snapshot: answer.GetSnapshot(), Event: answer.GetEvent()}, err
+}
+
+func (l *lab) UnmanageSnapshot(ctx context.Context, in *pb.UnmanageSnapshotRequest) (*pb.UnmanageSnapshotResponse, error) {
+	answer, err := l.DeleteSnapshot(ctx, &pb.DeleteSnapshotRequest{Mutation: in.GetMutation(), Share: in.GetShare(), Snapshot: in.GetSnapshot()})
+	return &pb.UnmanageSnapshotResponse{Id: answer.GetId(), Object: "autosnap_00:00", Event: answer.GetEvent()}, err
 }
 
 func (l *lab) ListAccess(_ context.Context, in *pb.ListAccessRequest) (*pb.ListAccessResponse, error) {

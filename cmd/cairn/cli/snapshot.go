@@ -40,7 +40,7 @@ const snapshotArgsHelp = "A snapshot is named by its share and its name, or by o
 func (a *App) snapshotCommands() *cobra.Command {
 	return a.group("snapshot", "Snapshots of shares",
 		a.snapshotCreate(), a.snapshotList(), a.snapshotShow(), a.snapshotDelete(),
-		a.snapshotAllow(), a.snapshotDeny(), a.snapshotAccess())
+		a.snapshotAllow(), a.snapshotDeny(), a.snapshotAccess(), a.snapshotManage(), a.snapshotUnmanage())
 }
 
 // snapshotName splits what names a snapshot: the share, "" for an ID, and the name or ID.

@@ -714,6 +714,289 @@ func (x *DeleteSnapshotResponse) GetEvent() uint64 {
 	return 0
 }
 
+// ManageSnapshotRequest names a snapshot that exists on a pool.
+type ManageSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Token and dry run.
+	Mutation *Mutation `protobuf:"bytes,1,opt,name=mutation,proto3" json:"mutation,omitempty"`
+	// ID or name of the share whose data it is of.
+	Share string `protobuf:"bytes,2,opt,name=share,proto3" json:"share,omitempty"`
+	// Project of a name; empty means the caller's.
+	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// Name of the snapshot on the pool, without that of its dataset.
+	Object string `protobuf:"bytes,4,opt,name=object,proto3" json:"object,omitempty"`
+	// Name of the new snapshot; empty means that of the object.
+	Name string `protobuf:"bytes,5,opt,name=name,proto3" json:"name,omitempty"`
+	// Free text.
+	Description   string `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManageSnapshotRequest) Reset() {
+	*x = ManageSnapshotRequest{}
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManageSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManageSnapshotRequest) ProtoMessage() {}
+
+func (x *ManageSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManageSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*ManageSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_snapshot_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ManageSnapshotRequest) GetMutation() *Mutation {
+	if x != nil {
+		return x.Mutation
+	}
+	return nil
+}
+
+func (x *ManageSnapshotRequest) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *ManageSnapshotRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *ManageSnapshotRequest) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *ManageSnapshotRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ManageSnapshotRequest) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+// ManageSnapshotResponse holds the snapshot, most likely still "creating".
+type ManageSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot.
+	Snapshot *Snapshot `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Sequence number of the newest event; follow from here to wait.
+	Event         uint64 `protobuf:"varint,2,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManageSnapshotResponse) Reset() {
+	*x = ManageSnapshotResponse{}
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManageSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManageSnapshotResponse) ProtoMessage() {}
+
+func (x *ManageSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManageSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*ManageSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_snapshot_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ManageSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *ManageSnapshotResponse) GetEvent() uint64 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
+}
+
+// UnmanageSnapshotRequest names the snapshot to let go of.
+type UnmanageSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Token and dry run.
+	Mutation *Mutation `protobuf:"bytes,1,opt,name=mutation,proto3" json:"mutation,omitempty"`
+	// ID, or name together with share.
+	Snapshot string `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// ID or name of the share, for a name.
+	Share string `protobuf:"bytes,3,opt,name=share,proto3" json:"share,omitempty"`
+	// Project of a name; empty means the caller's.
+	Project       string `protobuf:"bytes,4,opt,name=project,proto3" json:"project,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnmanageSnapshotRequest) Reset() {
+	*x = UnmanageSnapshotRequest{}
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnmanageSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnmanageSnapshotRequest) ProtoMessage() {}
+
+func (x *UnmanageSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnmanageSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*UnmanageSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_snapshot_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *UnmanageSnapshotRequest) GetMutation() *Mutation {
+	if x != nil {
+		return x.Mutation
+	}
+	return nil
+}
+
+func (x *UnmanageSnapshotRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *UnmanageSnapshotRequest) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *UnmanageSnapshotRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+// UnmanageSnapshotResponse says what is left behind.
+type UnmanageSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot's ID; GetSnapshot says NOT_FOUND when it is let go of.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Its name on the pool from then on.
+	Object string `protobuf:"bytes,2,opt,name=object,proto3" json:"object,omitempty"`
+	// Sequence number of the newest event; follow from here to wait.
+	Event         uint64 `protobuf:"varint,3,opt,name=event,proto3" json:"event,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnmanageSnapshotResponse) Reset() {
+	*x = UnmanageSnapshotResponse{}
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnmanageSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnmanageSnapshotResponse) ProtoMessage() {}
+
+func (x *UnmanageSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_snapshot_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnmanageSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*UnmanageSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_snapshot_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *UnmanageSnapshotResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UnmanageSnapshotResponse) GetObject() string {
+	if x != nil {
+		return x.Object
+	}
+	return ""
+}
+
+func (x *UnmanageSnapshotResponse) GetEvent() uint64 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
+}
+
 var File_cairn_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_cairn_v1_snapshot_proto_rawDesc = "" +
@@ -777,12 +1060,33 @@ const file_cairn_v1_snapshot_proto_rawDesc = "" +
 	"\aproject\x18\x04 \x01(\tR\aproject\">\n" +
 	"\x16DeleteSnapshotResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
-	"\x05event\x18\x02 \x01(\x04R\x05event2\xd9\x02\n" +
+	"\x05event\x18\x02 \x01(\x04R\x05event\"\xc5\x01\n" +
+	"\x15ManageSnapshotRequest\x12.\n" +
+	"\bmutation\x18\x01 \x01(\v2\x12.cairn.v1.MutationR\bmutation\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\tR\x05share\x12\x18\n" +
+	"\aproject\x18\x03 \x01(\tR\aproject\x12\x16\n" +
+	"\x06object\x18\x04 \x01(\tR\x06object\x12\x12\n" +
+	"\x04name\x18\x05 \x01(\tR\x04name\x12 \n" +
+	"\vdescription\x18\x06 \x01(\tR\vdescription\"^\n" +
+	"\x16ManageSnapshotResponse\x12.\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x12.cairn.v1.SnapshotR\bsnapshot\x12\x14\n" +
+	"\x05event\x18\x02 \x01(\x04R\x05event\"\x95\x01\n" +
+	"\x17UnmanageSnapshotRequest\x12.\n" +
+	"\bmutation\x18\x01 \x01(\v2\x12.cairn.v1.MutationR\bmutation\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x14\n" +
+	"\x05share\x18\x03 \x01(\tR\x05share\x12\x18\n" +
+	"\aproject\x18\x04 \x01(\tR\aproject\"X\n" +
+	"\x18UnmanageSnapshotResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
+	"\x05event\x18\x03 \x01(\x04R\x05event2\x89\x04\n" +
 	"\x0fSnapshotService\x12S\n" +
 	"\x0eCreateSnapshot\x12\x1f.cairn.v1.CreateSnapshotRequest\x1a .cairn.v1.CreateSnapshotResponse\x12J\n" +
 	"\vGetSnapshot\x12\x1c.cairn.v1.GetSnapshotRequest\x1a\x1d.cairn.v1.GetSnapshotResponse\x12P\n" +
 	"\rListSnapshots\x12\x1e.cairn.v1.ListSnapshotsRequest\x1a\x1f.cairn.v1.ListSnapshotsResponse\x12S\n" +
-	"\x0eDeleteSnapshot\x12\x1f.cairn.v1.DeleteSnapshotRequest\x1a .cairn.v1.DeleteSnapshotResponseB8Z6github.com/cairn-storage/cairn/rpc/pb/cairn/v1;cairnv1b\x06proto3"
+	"\x0eDeleteSnapshot\x12\x1f.cairn.v1.DeleteSnapshotRequest\x1a .cairn.v1.DeleteSnapshotResponse\x12S\n" +
+	"\x0eManageSnapshot\x12\x1f.cairn.v1.ManageSnapshotRequest\x1a .cairn.v1.ManageSnapshotResponse\x12Y\n" +
+	"\x10UnmanageSnapshot\x12!.cairn.v1.UnmanageSnapshotRequest\x1a\".cairn.v1.UnmanageSnapshotResponseB8Z6github.com/cairn-storage/cairn/rpc/pb/cairn/v1;cairnv1b\x06proto3"
 
 var (
 	file_cairn_v1_snapshot_proto_rawDescOnce sync.Once
@@ -796,49 +1100,60 @@ func file_cairn_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_cairn_v1_snapshot_proto_rawDescData
 }
 
-var file_cairn_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cairn_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_cairn_v1_snapshot_proto_goTypes = []any{
-	(*Snapshot)(nil),               // 0: cairn.v1.Snapshot
-	(*CreateSnapshotRequest)(nil),  // 1: cairn.v1.CreateSnapshotRequest
-	(*CreateSnapshotResponse)(nil), // 2: cairn.v1.CreateSnapshotResponse
-	(*GetSnapshotRequest)(nil),     // 3: cairn.v1.GetSnapshotRequest
-	(*GetSnapshotResponse)(nil),    // 4: cairn.v1.GetSnapshotResponse
-	(*ListSnapshotsRequest)(nil),   // 5: cairn.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),  // 6: cairn.v1.ListSnapshotsResponse
-	(*DeleteSnapshotRequest)(nil),  // 7: cairn.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil), // 8: cairn.v1.DeleteSnapshotResponse
-	nil,                            // 9: cairn.v1.Snapshot.MetadataEntry
-	nil,                            // 10: cairn.v1.CreateSnapshotRequest.MetadataEntry
-	(*Fault)(nil),                  // 11: cairn.v1.Fault
-	(*ExportLocation)(nil),         // 12: cairn.v1.ExportLocation
-	(*Mutation)(nil),               // 13: cairn.v1.Mutation
-	(*Read)(nil),                   // 14: cairn.v1.Read
+	(*Snapshot)(nil),                 // 0: cairn.v1.Snapshot
+	(*CreateSnapshotRequest)(nil),    // 1: cairn.v1.CreateSnapshotRequest
+	(*CreateSnapshotResponse)(nil),   // 2: cairn.v1.CreateSnapshotResponse
+	(*GetSnapshotRequest)(nil),       // 3: cairn.v1.GetSnapshotRequest
+	(*GetSnapshotResponse)(nil),      // 4: cairn.v1.GetSnapshotResponse
+	(*ListSnapshotsRequest)(nil),     // 5: cairn.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),    // 6: cairn.v1.ListSnapshotsResponse
+	(*DeleteSnapshotRequest)(nil),    // 7: cairn.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),   // 8: cairn.v1.DeleteSnapshotResponse
+	(*ManageSnapshotRequest)(nil),    // 9: cairn.v1.ManageSnapshotRequest
+	(*ManageSnapshotResponse)(nil),   // 10: cairn.v1.ManageSnapshotResponse
+	(*UnmanageSnapshotRequest)(nil),  // 11: cairn.v1.UnmanageSnapshotRequest
+	(*UnmanageSnapshotResponse)(nil), // 12: cairn.v1.UnmanageSnapshotResponse
+	nil,                              // 13: cairn.v1.Snapshot.MetadataEntry
+	nil,                              // 14: cairn.v1.CreateSnapshotRequest.MetadataEntry
+	(*Fault)(nil),                    // 15: cairn.v1.Fault
+	(*ExportLocation)(nil),           // 16: cairn.v1.ExportLocation
+	(*Mutation)(nil),                 // 17: cairn.v1.Mutation
+	(*Read)(nil),                     // 18: cairn.v1.Read
 }
 var file_cairn_v1_snapshot_proto_depIdxs = []int32{
-	11, // 0: cairn.v1.Snapshot.fault:type_name -> cairn.v1.Fault
-	9,  // 1: cairn.v1.Snapshot.metadata:type_name -> cairn.v1.Snapshot.MetadataEntry
-	12, // 2: cairn.v1.Snapshot.locations:type_name -> cairn.v1.ExportLocation
-	13, // 3: cairn.v1.CreateSnapshotRequest.mutation:type_name -> cairn.v1.Mutation
-	10, // 4: cairn.v1.CreateSnapshotRequest.metadata:type_name -> cairn.v1.CreateSnapshotRequest.MetadataEntry
+	15, // 0: cairn.v1.Snapshot.fault:type_name -> cairn.v1.Fault
+	13, // 1: cairn.v1.Snapshot.metadata:type_name -> cairn.v1.Snapshot.MetadataEntry
+	16, // 2: cairn.v1.Snapshot.locations:type_name -> cairn.v1.ExportLocation
+	17, // 3: cairn.v1.CreateSnapshotRequest.mutation:type_name -> cairn.v1.Mutation
+	14, // 4: cairn.v1.CreateSnapshotRequest.metadata:type_name -> cairn.v1.CreateSnapshotRequest.MetadataEntry
 	0,  // 5: cairn.v1.CreateSnapshotResponse.snapshot:type_name -> cairn.v1.Snapshot
-	14, // 6: cairn.v1.GetSnapshotRequest.read:type_name -> cairn.v1.Read
+	18, // 6: cairn.v1.GetSnapshotRequest.read:type_name -> cairn.v1.Read
 	0,  // 7: cairn.v1.GetSnapshotResponse.snapshot:type_name -> cairn.v1.Snapshot
-	14, // 8: cairn.v1.ListSnapshotsRequest.read:type_name -> cairn.v1.Read
+	18, // 8: cairn.v1.ListSnapshotsRequest.read:type_name -> cairn.v1.Read
 	0,  // 9: cairn.v1.ListSnapshotsResponse.snapshots:type_name -> cairn.v1.Snapshot
-	13, // 10: cairn.v1.DeleteSnapshotRequest.mutation:type_name -> cairn.v1.Mutation
-	1,  // 11: cairn.v1.SnapshotService.CreateSnapshot:input_type -> cairn.v1.CreateSnapshotRequest
-	3,  // 12: cairn.v1.SnapshotService.GetSnapshot:input_type -> cairn.v1.GetSnapshotRequest
-	5,  // 13: cairn.v1.SnapshotService.ListSnapshots:input_type -> cairn.v1.ListSnapshotsRequest
-	7,  // 14: cairn.v1.SnapshotService.DeleteSnapshot:input_type -> cairn.v1.DeleteSnapshotRequest
-	2,  // 15: cairn.v1.SnapshotService.CreateSnapshot:output_type -> cairn.v1.CreateSnapshotResponse
-	4,  // 16: cairn.v1.SnapshotService.GetSnapshot:output_type -> cairn.v1.GetSnapshotResponse
-	6,  // 17: cairn.v1.SnapshotService.ListSnapshots:output_type -> cairn.v1.ListSnapshotsResponse
-	8,  // 18: cairn.v1.SnapshotService.DeleteSnapshot:output_type -> cairn.v1.DeleteSnapshotResponse
-	15, // [15:19] is the sub-list for method output_type
-	11, // [11:15] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	17, // 10: cairn.v1.DeleteSnapshotRequest.mutation:type_name -> cairn.v1.Mutation
+	17, // 11: cairn.v1.ManageSnapshotRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 12: cairn.v1.ManageSnapshotResponse.snapshot:type_name -> cairn.v1.Snapshot
+	17, // 13: cairn.v1.UnmanageSnapshotRequest.mutation:type_name -> cairn.v1.Mutation
+	1,  // 14: cairn.v1.SnapshotService.CreateSnapshot:input_type -> cairn.v1.CreateSnapshotRequest
+	3,  // 15: cairn.v1.SnapshotService.GetSnapshot:input_type -> cairn.v1.GetSnapshotRequest
+	5,  // 16: cairn.v1.SnapshotService.ListSnapshots:input_type -> cairn.v1.ListSnapshotsRequest
+	7,  // 17: cairn.v1.SnapshotService.DeleteSnapshot:input_type -> cairn.v1.DeleteSnapshotRequest
+	9,  // 18: cairn.v1.SnapshotService.ManageSnapshot:input_type -> cairn.v1.ManageSnapshotRequest
+	11, // 19: cairn.v1.SnapshotService.UnmanageSnapshot:input_type -> cairn.v1.UnmanageSnapshotRequest
+	2,  // 20: cairn.v1.SnapshotService.CreateSnapshot:output_type -> cairn.v1.CreateSnapshotResponse
+	4,  // 21: cairn.v1.SnapshotService.GetSnapshot:output_type -> cairn.v1.GetSnapshotResponse
+	6,  // 22: cairn.v1.SnapshotService.ListSnapshots:output_type -> cairn.v1.ListSnapshotsResponse
+	8,  // 23: cairn.v1.SnapshotService.DeleteSnapshot:output_type -> cairn.v1.DeleteSnapshotResponse
+	10, // 24: cairn.v1.SnapshotService.ManageSnapshot:output_type -> cairn.v1.ManageSnapshotResponse
+	12, // 25: cairn.v1.SnapshotService.UnmanageSnapshot:output_type -> cairn.v1.UnmanageSnapshotResponse
+	20, // [20:26] is the sub-list for method output_type
+	14, // [14:20] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_cairn_v1_snapshot_proto_init() }
@@ -853,7 +1168,7 @@ func file_cairn_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cairn_v1_snapshot_proto_rawDesc), len(file_cairn_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

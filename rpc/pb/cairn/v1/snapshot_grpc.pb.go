@@ -19,10 +19,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	SnapshotService_CreateSnapshot_FullMethodName = "/cairn.v1.SnapshotService/CreateSnapshot"
-	SnapshotService_GetSnapshot_FullMethodName    = "/cairn.v1.SnapshotService/GetSnapshot"
-	SnapshotService_ListSnapshots_FullMethodName  = "/cairn.v1.SnapshotService/ListSnapshots"
-	SnapshotService_DeleteSnapshot_FullMethodName = "/cairn.v1.SnapshotService/DeleteSnapshot"
+	SnapshotService_CreateSnapshot_FullMethodName   = "/cairn.v1.SnapshotService/CreateSnapshot"
+	SnapshotService_GetSnapshot_FullMethodName      = "/cairn.v1.SnapshotService/GetSnapshot"
+	SnapshotService_ListSnapshots_FullMethodName    = "/cairn.v1.SnapshotService/ListSnapshots"
+	SnapshotService_DeleteSnapshot_FullMethodName   = "/cairn.v1.SnapshotService/DeleteSnapshot"
+	SnapshotService_ManageSnapshot_FullMethodName   = "/cairn.v1.SnapshotService/ManageSnapshot"
+	SnapshotService_UnmanageSnapshot_FullMethodName = "/cairn.v1.SnapshotService/UnmanageSnapshot"
 )
 
 // SnapshotServiceClient is the client API for SnapshotService service.
@@ -39,6 +41,11 @@ type SnapshotServiceClient interface {
 	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
 	// DeleteSnapshot removes a snapshot. Refused while a share is being created from it.
 	DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotResponse, error)
+	// ManageSnapshot makes a snapshot that somebody else has cut of a share's data, with the pool's own tools, a snapshot of the
+	// share. Refused of pools that cannot adopt snapshots, and of shares with several replicas.
+	ManageSnapshot(ctx context.Context, in *ManageSnapshotRequest, opts ...grpc.CallOption) (*ManageSnapshotResponse, error)
+	// UnmanageSnapshot lets go of a snapshot and leaves its data on the pool, under the name that it was managed from.
+	UnmanageSnapshot(ctx context.Context, in *UnmanageSnapshotRequest, opts ...grpc.CallOption) (*UnmanageSnapshotResponse, error)
 }
 
 type snapshotServiceClient struct {
@@ -89,6 +96,26 @@ func (c *snapshotServiceClient) DeleteSnapshot(ctx context.Context, in *DeleteSn
 	return out, nil
 }
 
+func (c *snapshotServiceClient) ManageSnapshot(ctx context.Context, in *ManageSnapshotRequest, opts ...grpc.CallOption) (*ManageSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ManageSnapshotResponse)
+	err := c.cc.Invoke(ctx, SnapshotService_ManageSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *snapshotServiceClient) UnmanageSnapshot(ctx context.Context, in *UnmanageSnapshotRequest, opts ...grpc.CallOption) (*UnmanageSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UnmanageSnapshotResponse)
+	err := c.cc.Invoke(ctx, SnapshotService_UnmanageSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SnapshotServiceServer is the server API for SnapshotService service.
 // All implementations must embed UnimplementedSnapshotServiceServer
 // for forward compatibility.
@@ -103,6 +130,11 @@ type SnapshotServiceServer interface {
 	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error)
 	// DeleteSnapshot removes a snapshot. Refused while a share is being created from it.
 	DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotResponse, error)
+	// ManageSnapshot makes a snapshot that somebody else has cut of a share's data, with the pool's own tools, a snapshot of the
+	// share. Refused of pools that cannot adopt snapshots, and of shares with several replicas.
+	ManageSnapshot(context.Context, *ManageSnapshotRequest) (*ManageSnapshotResponse, error)
+	// UnmanageSnapshot lets go of a snapshot and leaves its data on the pool, under the name that it was managed from.
+	UnmanageSnapshot(context.Context, *UnmanageSnapshotRequest) (*UnmanageSnapshotResponse, error)
 	mustEmbedUnimplementedSnapshotServiceServer()
 }
 
@@ -124,6 +156,12 @@ func (UnimplementedSnapshotServiceServer) ListSnapshots(context.Context, *ListSn
 }
 func (UnimplementedSnapshotServiceServer) DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSnapshot not implemented")
+}
+func (UnimplementedSnapshotServiceServer) ManageSnapshot(context.Context, *ManageSnapshotRequest) (*ManageSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ManageSnapshot not implemented")
+}
+func (UnimplementedSnapshotServiceServer) UnmanageSnapshot(context.Context, *UnmanageSnapshotRequest) (*UnmanageSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UnmanageSnapshot not implemented")
 }
 func (UnimplementedSnapshotServiceServer) mustEmbedUnimplementedSnapshotServiceServer() {}
 func (UnimplementedSnapshotServiceServer) testEmbeddedByValue()                         {}
@@ -218,6 +256,42 @@ func _SnapshotService_DeleteSnapshot_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SnapshotService_ManageSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ManageSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapshotServiceServer).ManageSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SnapshotService_ManageSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapshotServiceServer).ManageSnapshot(ctx, req.(*ManageSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SnapshotService_UnmanageSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnmanageSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SnapshotServiceServer).UnmanageSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SnapshotService_UnmanageSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SnapshotServiceServer).UnmanageSnapshot(ctx, req.(*UnmanageSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SnapshotService_ServiceDesc is the grpc.ServiceDesc for SnapshotService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -240,6 +314,14 @@ var SnapshotService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteSnapshot",
 			Handler:    _SnapshotService_DeleteSnapshot_Handler,
+		},
+		{
+			MethodName: "ManageSnapshot",
+			Handler:    _SnapshotService_ManageSnapshot_Handler,
+		},
+		{
+			MethodName: "UnmanageSnapshot",
+			Handler:    _SnapshotService_UnmanageSnapshot_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
