@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test race lint sweep system lab lab-test lab-sweep lab-shell record bench fuzz generate clean
+.PHONY: all build demo test test-root race lint sweep system lab lab-test lab-sweep lab-shell record bench fuzz generate clean
 
 all: build
 
@@ -18,6 +18,9 @@ demo: build ## three servers, real files, kill -9 of a leader and of a share's n
 
 test: ## everything that needs neither root nor servers of its own; of crash points a sample
 	$(GOTEST) -timeout 20m $(UNIT)
+
+test-root: ## what changes packet filters and addresses, in network namespaces of its own: as root, with nft
+	CAIRN_TEST_ROOT=1 $(GOTEST) -count=1 -timeout 10m -run '^TestRoot' ./drivers/fence
 
 race: ## the same under the race detector
 	$(GOTEST) -race -timeout 30m $(UNIT)

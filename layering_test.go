@@ -32,6 +32,7 @@ var layers = map[string][]string{
 	"drivers/zfs":             {"", "drivers", "drivers/calls", "drivers/tool"},
 	"drivers/btrfs":           {"", "drivers", "drivers/calls", "drivers/tool"},
 	"drivers/dir":             {"", "drivers"},
+	"drivers/fence":           {"", "drivers", "drivers/tool"},
 	"drivers/webdav":          {"", "drivers"},
 	"drivers/drivertest":      {"", "drivers"},
 	"drivers/nfs":             {"", "drivers", "drivers/tool"},

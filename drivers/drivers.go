@@ -25,6 +25,7 @@ package drivers
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -197,6 +198,20 @@ type ExportSpec struct {
 	// EnforceSize is set where the pool says EnforcedByExporter.
 	EnforceSize bool
 	Rules       []cairn.AccessRule // the whole set; empty means nobody
+	// Fenced: the cluster may make another node the writer without asking this one. What serves it must be out of clients'
+	// reach as soon as this node's lease is over, whatever has become of this process.
+	Fenced bool `json:",omitempty"`
+	// Address, if it is valid, is where clients reach the export instead of the node's own addresses; it moves with the
+	// active replica.
+	Address netip.Prefix `json:",omitzero"`
+}
+
+// ServedAt are the addresses for clients: the export's own, or those of the node.
+func (s ExportSpec) ServedAt(node []netip.Addr) []netip.Addr {
+	if s.Address.IsValid() {
+		return []netip.Addr{s.Address.Addr()}
+	}
+	return node
 }
 
 // Guard is asked by exporters on every request whether the replica may still be served here.

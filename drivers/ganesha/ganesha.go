@@ -119,7 +119,7 @@ func (e *Exporter) Export(ctx context.Context, spec drivers.ExportSpec) ([]cairn
 		return nil, fmt.Errorf("export %s: %w", describe(spec.ID), err)
 	}
 	var locations []cairn.ExportLocation
-	for i, addr := range e.config.ServiceAddresses {
+	for i, addr := range spec.ServedAt(e.config.ServiceAddresses) {
 		locations = append(locations, cairn.ExportLocation{
 			URL:       e.config.location(addr, record.Name(spec)),
 			Preferred: i == 0 && !record.ReadOnly(spec),

@@ -132,7 +132,7 @@ func (e *Exporter) Export(ctx context.Context, spec drivers.ExportSpec) ([]cairn
 		return nil, fmt.Errorf("export %s: %w", describe(spec.ID), err)
 	}
 	var locations []cairn.ExportLocation
-	for i, addr := range e.config.ServiceAddresses {
+	for i, addr := range spec.ServedAt(e.config.ServiceAddresses) {
 		locations = append(locations, cairn.ExportLocation{
 			URL:       host(addr) + ":" + e.path(record.Name(spec)),
 			Preferred: i == 0 && !record.ReadOnly(spec),
