@@ -72,6 +72,8 @@ const (
 	CapReplicate Capability = "replicate"
 	// CapGroupSnapshot: several replicas can be cut at one point in time.
 	CapGroupSnapshot Capability = "group_snapshot"
+	// CapFence: the node keeps clients away from its NFS server when its lease is over, whatever has become of Cairn there.
+	CapFence Capability = "fence"
 )
 
 // ReplicationType is Manila's replication_type of a share type.

@@ -119,6 +119,13 @@ type ExportLocation struct {
 	ReadOnly  bool
 }
 
+// ServiceAddress is where clients reach a share over NFS, whichever node has the active replica.
+type ServiceAddress struct {
+	Share ShareID
+	// Address with the length of its network, in canonical form, such as 10.0.0.9/24.
+	Address string
+}
+
 // Snapshot is a point in time of a share.
 type Snapshot struct {
 	ID          SnapshotID

@@ -54,6 +54,9 @@ const (
 	OpResyncReplica    Op = 62
 	OpPromoteShare     Op = 63
 	OpFailoverShares   Op = 64
+
+	OpCreateFencedShare Op = 70
+	OpSetServiceAddress Op = 71
 )
 
 // ops is the one place that says which command a number stands for.
@@ -97,6 +100,9 @@ var ops = map[Op]func() Command{
 	OpResyncReplica:    func() Command { return new(ResyncReplica) },
 	OpPromoteShare:     func() Command { return new(PromoteShare) },
 	OpFailoverShares:   func() Command { return new(FailoverShares) },
+
+	OpCreateFencedShare: func() Command { return new(CreateFencedShare) },
+	OpSetServiceAddress: func() Command { return new(SetServiceAddress) },
 }
 
 // Command is one change of the replicated state. The commands of this package are all there are.
@@ -123,7 +129,7 @@ const CurrentVersion = BundleVersion
 // View.CommandVersion is at least that.
 func Version(c Command) uint32 {
 	switch c.op() {
-	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot:
+	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot, OpCreateFencedShare, OpSetServiceAddress:
 		return 2
 	}
 	return 1

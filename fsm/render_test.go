@@ -112,6 +112,8 @@ func renderWork(v *View, c Change) string {
 			}
 			return fmt.Sprintf("task %s of %s: %s%s %s%s", t.ID, t.Share, t.Kind, to, t.State, renderFault(t.Fault))
 		})
+	case TableAddresses:
+		return line(v.addresses.get(c.Key), func(a *cairn.ServiceAddress) string { return "address of " + string(a.Share) + ": " + a.Address })
 	case TableEvents:
 		return line(v.events.get(c.Key), func(e *cairn.Event) string { return fmt.Sprintf("%d %s: %s", e.Seq, e.Kind, e.Message) })
 	}

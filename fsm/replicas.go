@@ -50,6 +50,7 @@ func (tx *Tx) dropShare(s *cairn.Share) {
 		remove(tx, tx.rules, string(rule.ID))
 	}
 	remove(tx, tx.tasks, string(s.ID))
+	remove(tx, tx.addresses, string(s.ID))
 	remove(tx, tx.shares, string(s.ID))
 	tx.giveBack(s.Project, cairn.Limits{Shares: 1})
 }

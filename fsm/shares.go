@@ -49,7 +49,10 @@ func (c *DeleteShare) target() string { return "share/" + string(c.ID) }
 func (*UpdateShare) op() Op           { return OpUpdateShare }
 func (c *UpdateShare) target() string { return "share/" + string(c.ID) }
 
-func (c *CreateShare) apply(tx *Tx) (string, error) {
+func (c *CreateShare) apply(tx *Tx) (string, error) { return c.create(tx, false) }
+
+// create makes the share. fenced: every node that may be asked to take a replica over NFS says whether it can be fenced.
+func (c *CreateShare) create(tx *Tx, fenced bool) (string, error) {
 	if err := c.check(); err != nil {
 		return "", err
 	}
@@ -59,7 +62,7 @@ func (c *CreateShare) apply(tx *Tx) (string, error) {
 	if tx.Share(c.Share.ID) != nil {
 		return "", cause(cairn.ErrExists, "share %s: that identifier is taken", c.Share.ID)
 	}
-	if err := c.checkType(tx); err != nil {
+	if err := c.checkType(tx, fenced); err != nil {
 		return "", err
 	}
 	if err := tx.charge(c.Share.Project, cairn.Limits{Shares: 1}); err != nil {
@@ -168,7 +171,7 @@ func (c *CreateShare) matches(tx *Tx, old *cairn.Share) error {
 
 func quoted[S ~string](s S) string { return strconv.Quote(string(s)) }
 
-func (c *CreateShare) checkType(tx *Tx) error {
+func (c *CreateShare) checkType(tx *Tx, fenced bool) error {
 	s, t := &c.Share, tx.Type(c.Share.Type)
 	switch {
 	case t == nil:
@@ -177,8 +180,8 @@ func (c *CreateShare) checkType(tx *Tx) error {
 		return cause(cairn.ErrInvalid, "share %s: type %s is for format %s, not %s", s.Name, t.Name, t.Format, s.Format)
 	case len(c.Replicas) > 1 && t.Replication == cairn.ReplicationNone:
 		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer replicas", s.Name, t.Name)
-	case t.Failover == cairn.FailoverAuto && s.Protocol == cairn.ProtocolNFS:
-		// The NFS server of a kernel serves on when every process of ours is stopped. Nobody would be fenced.
+	case needsFence(s, t) && !fenced:
+		// The NFS server of a kernel serves on when every process of ours is stopped. See CreateFencedShare.
 		return cause(cairn.ErrNotSupported, "share %s: type %s fails over by itself, which nfs shares cannot do safely; use a type with failover = manual", s.Name, t.Name)
 	case s.Source != "" && !t.Clone:
 		return cause(cairn.ErrNotSupported, "share %s: type %s does not offer shares from snapshots", s.Name, t.Name)
@@ -266,6 +269,8 @@ func (tx *Tx) fits(s *cairn.Share, row *cairn.Replica, pool *cairn.Pool) error {
 		return cause(cairn.ErrNotSupported, "pool %s: has driver %s, but type %s wants %s", label, pool.Driver, t.Name, t.Driver)
 	case s.Protocol != "" && !slices.Contains(pool.Protocols, s.Protocol):
 		return cause(cairn.ErrNotSupported, "pool %s: does not serve protocol %s", label, s.Protocol)
+	case needsFence(s, t) && !slices.Contains(pool.Capabilities, cairn.CapFence):
+		return cause(cairn.ErrNotSupported, "pool %s: its node cannot fence its NFS server, which failover = auto of type %s needs; the pool's notes say why", label, t.Name)
 	case row.Role == cairn.RoleStandby && tx.Pool(tx.Replica(s.Active).Pool).Driver != pool.Driver:
 		return cause(cairn.ErrNotSupported, "pool %s: has driver %s, and the active replica %s; replicas need the same",
 			label, pool.Driver, tx.Pool(tx.Replica(s.Active).Pool).Driver)

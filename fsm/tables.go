@@ -27,6 +27,7 @@ const (
 	TableOrigins     Table = "origins"
 	TableRules       Table = "rules"
 	TableTasks       Table = "tasks"
+	TableAddresses   Table = "addresses"
 	TableEvents      Table = "events"
 	TableRequests    Table = "requests"
 	TableDivergence  Table = "divergence"
@@ -54,6 +55,7 @@ type work struct {
 	origins   *table[cairn.SnapshotOrigin]
 	rules     *table[cairn.AccessRule]
 	tasks     *table[cairn.Task]
+	addresses *table[cairn.ServiceAddress]
 }
 
 // journal is the tables of what happened.
@@ -85,6 +87,7 @@ const (
 	instancesByReplica = 0
 	rulesByTarget      = 0
 	tasksByProject     = 0
+	addressesByAddress = 0
 	requestsByAge      = 0
 )
 
@@ -136,6 +139,8 @@ func newWork() work {
 			}),
 		tasks: newTable(TableTasks, func(t *cairn.Task) string { return string(t.Share) },
 			func(t *cairn.Task) string { return string(t.Project) + "\x00" + string(t.Share) + "\x00" }),
+		addresses: newTable(TableAddresses, func(a *cairn.ServiceAddress) string { return string(a.Share) },
+			func(a *cairn.ServiceAddress) string { return addressKey(a.Address) }),
 	}
 }
 
@@ -175,7 +180,7 @@ type anyTable interface {
 func (v *View) tables() []anyTable {
 	return []anyTable{
 		v.clusters, v.nodes, v.pools, v.provisioned, v.types, v.quotas, v.usage, v.users, v.tokens,
-		v.shares, v.replicas, v.snapshots, v.instances, v.rules, v.tasks, v.origins,
+		v.shares, v.replicas, v.snapshots, v.instances, v.rules, v.tasks, v.origins, v.addresses,
 		v.events, v.requests,
 	}
 }
@@ -190,6 +195,7 @@ func (v *View) clone() *View {
 		},
 		work: work{
 			v.shares.clone(), v.replicas.clone(), v.snapshots.clone(), v.instances.clone(), v.origins.clone(), v.rules.clone(), v.tasks.clone(),
+			v.addresses.clone(),
 		},
 		journal: journal{v.events.clone(), v.requests.clone()},
 	}

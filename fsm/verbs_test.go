@@ -72,6 +72,13 @@ var verbs = map[string]func(*story, *args) Command{
 		}}}
 	},
 	"create-share": (*story).createShare,
+	"create-fenced": func(s *story, a *args) Command {
+		address := a.value("address", "")
+		return &CreateFencedShare{Create: *s.createShare(a).(*CreateShare), Address: address}
+	},
+	"set-address": func(s *story, a *args) Command {
+		return &SetServiceAddress{cairn.ShareID(a.at(0)), a.value("to", "")}
+	},
 	"delete-share": func(s *story, a *args) Command { return &DeleteShare{cairn.ShareID(a.at(0))} },
 	"resize": func(s *story, a *args) Command {
 		return &ResizeShare{cairn.ShareID(a.at(0)), a.size(a.at(1)), s.task(a)}
@@ -248,6 +255,9 @@ func (s *story) pools(a *args) Command {
 				pool.OverSubscriptionPercent = a.size(value)
 			case "without":
 				pool.Capabilities = slices.DeleteFunc(pool.Capabilities, func(c cairn.Capability) bool { return string(c) == value })
+			case "with":
+				pool.Capabilities = append(pool.Capabilities, cairn.Capability(value))
+				slices.Sort(pool.Capabilities)
 			case "proto":
 				pool.Protocols = []cairn.Protocol{cairn.Protocol(value)}
 			case "driver":

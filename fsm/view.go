@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"iter"
+	"net/netip"
 	"strings"
 
 	"github.com/cairn-storage/cairn"
@@ -122,6 +123,16 @@ func (v *View) RulesOf(share cairn.ShareID, snapshot cairn.SnapshotID) iter.Seq[
 // allRulesOf yields the access rules of a share and of all its snapshots.
 func (v *View) allRulesOf(share cairn.ShareID) iter.Seq[*cairn.AccessRule] {
 	return v.rules.by(rulesByTarget, string(share)+"\x00")
+}
+
+// ServiceAddress returns the service address of the share; it is not valid if there is none.
+func (v *View) ServiceAddress(id cairn.ShareID) netip.Prefix {
+	row := v.addresses.get(string(id))
+	if row == nil {
+		return netip.Prefix{}
+	}
+	prefix, _ := netip.ParsePrefix(row.Address) // what is stored was checked
+	return prefix
 }
 
 // Task returns the newest task of the share.

@@ -78,6 +78,9 @@ func protocol(req Request, c Candidate) string {
 		return fmt.Sprintf("type %s is for %s, not for %s", req.Type.Name, req.Type.Format, req.Format)
 	}
 	if req.Protocol == "" || slices.Contains(c.Pool.Protocols, req.Protocol) {
+		if req.Protocol == cairn.ProtocolNFS && req.Type != nil && req.Type.Failover == cairn.FailoverAuto && !slices.Contains(c.Pool.Capabilities, cairn.CapFence) {
+			return "its node cannot fence its NFS server, which failover = auto needs; the pool's notes say why"
+		}
 		return ""
 	}
 	if len(c.Pool.Protocols) == 0 {
