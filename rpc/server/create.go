@@ -23,6 +23,9 @@ type creation struct {
 	task   cairn.TaskID
 	// unplaced: the state had a share of that name, so no place was looked for.
 	unplaced bool
+	// fenced: it is served over NFS and fails over by itself, perhaps with a service address.
+	fenced  bool
+	address string
 }
 
 // CreateShare is described in the proto file.
@@ -30,6 +33,11 @@ func (s *shareService) CreateShare(ctx context.Context, req *pb.CreateShareReque
 	c := &creation{caller: callerOf(ctx), source: req.GetSourceSnapshot(), zone: req.GetZone(), copies: max(1, int(req.GetReplicas()))}
 	if req.GetReplicas() < 0 || req.GetReplicas() > fsm.MaxReplicas {
 		return nil, fmt.Errorf("replicas %d: want 1 to %d: %w", req.GetReplicas(), fsm.MaxReplicas, cairn.ErrInvalid)
+	}
+	if c.address = req.GetServiceAddress(); c.address != "" { // it is of the network, and not of a project
+		if err := authorise(c.caller.user, pb.ShareService_SetServiceAddress_FullMethodName); err != nil {
+			return nil, err
+		}
 	}
 	c.share = cairn.Share{Name: req.GetName(), Description: req.GetDescription(), Size: req.GetSize(), Type: req.GetType(), Metadata: req.GetMetadata()}
 	if err := c.check(req.GetProject(), req.GetProtocol()); err != nil {
@@ -123,10 +131,13 @@ func (s *Server) create(ctx context.Context, m *pb.Mutation, c *creation) (outco
 // errOldCopy asks for a linearizable state.
 var errOldCopy = errors.New("the node's own copy may be old")
 
-func (c *creation) command(share cairn.Share, pools []cairn.PoolID) *fsm.CreateShare {
+func (c *creation) command(share cairn.Share, pools []cairn.PoolID) fsm.Command {
 	cmd := &fsm.CreateShare{Share: share, Adopt: c.adopt, Task: c.task}
 	for _, pool := range pools {
 		cmd.Replicas = append(cmd.Replicas, fsm.Placement{ID: cairn.ReplicaID(newID()), Pool: pool})
+	}
+	if c.fenced {
+		return &fsm.CreateFencedShare{Create: *cmd, Address: c.address}
 	}
 	return cmd
 }
@@ -153,6 +164,10 @@ func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 		share.Protocol = ""
 	}
 	c.share.Format = share.Format
+	c.fenced = share.Protocol == cairn.ProtocolNFS && kind.Failover == cairn.FailoverAuto
+	if c.address != "" && !c.fenced {
+		return nil, fmt.Errorf("service address %s: is for a share over nfs whose type fails over by itself (failover = auto): %w", shown(c.address), cairn.ErrNotSupported)
+	}
 	if c.unplaced = v.ShareByName(share.Project, share.Format, share.Name) != nil; c.unplaced {
 		return c.command(share, make([]cairn.PoolID, c.copies)), nil
 	}
@@ -227,7 +242,7 @@ func (s *Server) created(out outcome) (*pb.Share, error) {
 	if !out.dry || out.view.Share(cairn.ShareID(out.id)) != nil {
 		return storedShare(out.view, out.id)
 	}
-	cmd := out.cmd.(*fsm.CreateShare)
+	cmd, address := creationOf(out.cmd)
 	share := cmd.Share
 	share.Status, share.CreatedAt = cairn.StatusCreating, s.at()
 	var task *cairn.Task
@@ -235,6 +250,7 @@ func (s *Server) created(out outcome) (*pb.Share, error) {
 		task = &cairn.Task{ID: cmd.Task, Share: share.ID, Kind: cairn.TaskManage, State: cairn.TaskRunning, StartedAt: share.CreatedAt}
 	}
 	answer := sharePB(out.view, &share, task)
+	answer.ServiceAddress = address
 	state := cairn.ReplicaActive
 	for _, where := range cmd.Replicas {
 		node, pool := where.Pool.Split()
@@ -242,4 +258,11 @@ func (s *Server) created(out outcome) (*pb.Share, error) {
 		state = cairn.ReplicaOutOfSync
 	}
 	return answer, nil
+}
+
+func creationOf(c fsm.Command) (create *fsm.CreateShare, address string) {
+	if fenced, ok := c.(*fsm.CreateFencedShare); ok {
+		return &fenced.Create, fenced.Address
+	}
+	return c.(*fsm.CreateShare), ""
 }

@@ -34,15 +34,16 @@ const onLeader = true
 
 // methods is every method that a user may call. A method that is missing here is refused.
 var methods = map[string]rule{
-	pb.ShareService_CreateShare_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
-	pb.ShareService_GetShare_FullMethodName:      {cairn.UserReader, scopeProject, false},
-	pb.ShareService_ListShares_FullMethodName:    {cairn.UserReader, scopeProject, false},
-	pb.ShareService_DeleteShare_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
-	pb.ShareService_ResizeShare_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
-	pb.ShareService_RevertShare_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
-	pb.ShareService_UpdateShare_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
-	pb.ShareService_ManageShare_FullMethodName:   {cairn.UserOperator, scopeCluster, onLeader},
-	pb.ShareService_UnmanageShare_FullMethodName: {cairn.UserOperator, scopeCluster, onLeader},
+	pb.ShareService_CreateShare_FullMethodName:       {cairn.UserMember, scopeProject, onLeader},
+	pb.ShareService_GetShare_FullMethodName:          {cairn.UserReader, scopeProject, false},
+	pb.ShareService_ListShares_FullMethodName:        {cairn.UserReader, scopeProject, false},
+	pb.ShareService_DeleteShare_FullMethodName:       {cairn.UserMember, scopeProject, onLeader},
+	pb.ShareService_ResizeShare_FullMethodName:       {cairn.UserMember, scopeProject, onLeader},
+	pb.ShareService_RevertShare_FullMethodName:       {cairn.UserMember, scopeProject, onLeader},
+	pb.ShareService_UpdateShare_FullMethodName:       {cairn.UserMember, scopeProject, onLeader},
+	pb.ShareService_SetServiceAddress_FullMethodName: {cairn.UserOperator, scopeCluster, onLeader},
+	pb.ShareService_ManageShare_FullMethodName:       {cairn.UserOperator, scopeCluster, onLeader},
+	pb.ShareService_UnmanageShare_FullMethodName:     {cairn.UserOperator, scopeCluster, onLeader},
 
 	pb.ReplicaService_AddReplica_FullMethodName:    {cairn.UserMember, scopeProject, onLeader},
 	pb.ReplicaService_RemoveReplica_FullMethodName: {cairn.UserMember, scopeProject, onLeader},

@@ -41,6 +41,9 @@ func sharePB(v *fsm.View, s *cairn.Share, task *cairn.Task) *pb.Share {
 		Protocol: string(s.Protocol), Type: s.Type, Size: s.Size, Status: string(s.Status), ManilaStatus: cairn.ManilaStatus(s, task),
 		Fault: faultPB(s.Fault), Task: taskPB(task), Metadata: s.Metadata, SourceSnapshot: string(s.Source), CreatedAt: timestamp(s.CreatedAt),
 	}
+	if address := v.ServiceAddress(s.ID); address.IsValid() {
+		out.ServiceAddress = address.String()
+	}
 	replicas := slices.SortedStableFunc(v.ReplicasOf(s.ID), func(a, b *cairn.Replica) int { return cmp.Compare(a.Role, b.Role) })
 	for _, r := range replicas {
 		out.Replicas = append(out.Replicas, replicaPB(v, r))

@@ -190,6 +190,25 @@ func updated(v *fsm.View, share *cairn.Share, req *pb.UpdateShareRequest) *pb.Sh
 	return answer
 }
 
+// SetServiceAddress is described in the proto file.
+func (s *shareService) SetServiceAddress(ctx context.Context, req *pb.SetServiceAddressRequest) (*pb.SetServiceAddressResponse, error) {
+	command := func(id cairn.ShareID) fsm.Command {
+		return &fsm.SetServiceAddress{Share: id, Address: req.GetServiceAddress()}
+	}
+	out, found, err := s.onShare(ctx, req.GetMutation(), req.GetShare(), req.GetProject(),
+		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) { return command(share.ID), nil }, command)
+	if err != nil {
+		return nil, err
+	}
+	if out.dry && found != nil {
+		answer := sharePB(out.view, found, out.view.Task(found.ID))
+		answer.ServiceAddress = req.GetServiceAddress()
+		return &pb.SetServiceAddressResponse{Share: answer}, nil
+	}
+	share, err := storedShare(out.view, out.id)
+	return &pb.SetServiceAddressResponse{Share: share}, err
+}
+
 // UnmanageShare is described in the proto file.
 func (s *shareService) UnmanageShare(ctx context.Context, req *pb.UnmanageShareRequest) (*pb.UnmanageShareResponse, error) {
 	if req.GetObject() != "" {

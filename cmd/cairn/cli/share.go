@@ -25,6 +25,7 @@ var shareView = view[*pb.Share]{
 		{Header: "PROTOCOL", Wide: true, Cell: func(_ format, s *pb.Share) string { return s.GetProtocol() }},
 		{Header: "PROJECT", Wide: true, Cell: func(_ format, s *pb.Share) string { return s.GetProject() }},
 		{Header: "ID", Wide: true, Cell: func(_ format, s *pb.Share) string { return s.GetId() }},
+		{Header: "ADDRESS", Wide: true, Cell: func(_ format, s *pb.Share) string { return s.GetServiceAddress() }},
 		{Header: "LOCATIONS", Wide: true, Cell: func(_ format, s *pb.Share) string { return locations(s.GetLocations()) }},
 		{Header: "TASK", Wide: true, Cell: func(_ format, s *pb.Share) string { return taskWords(s.GetTask()) }},
 		{Header: "FAULT", Wide: true, Cell: func(_ format, s *pb.Share) string { return fault(s.GetFault()) }},
@@ -55,7 +56,7 @@ func poolsOf(s *pb.Share) string {
 func (a *App) share() *cobra.Command {
 	return a.group("share", "File shares",
 		a.shareCreate(), a.shareList(), a.shareShow(), a.shareDelete(), a.shareExtend(), a.shareShrink(), a.shareRevert(),
-		a.shareRename(), a.sharePromote(), a.shareSet(), a.shareManage(), a.shareUnmanage())
+		a.shareRename(), a.sharePromote(), a.shareSet(), a.shareSetAddress(), a.shareManage(), a.shareUnmanage())
 }
 
 // shareArg is the argument that names an existing share.
@@ -88,6 +89,7 @@ cairn share create docs --size 10GiB --dry-run`,
 	cmd.Flags().Int32Var(&in.Replicas, "replicas", 1, "copies on different nodes; more than one needs a type with replication")
 	cmd.Flags().StringVar(&in.SourceSnapshot, "from-snapshot", "", "start with the data of a snapshot: `SHARE/SNAPSHOT` or its ID")
 	cmd.Flags().StringVar(&in.Description, "description", "", "free text")
+	cmd.Flags().StringVar(&in.ServiceAddress, "service-address", "", "where clients of NFS reach it whichever node serves it, such as 10.0.0.9/24; for types with failover=auto")
 	cmd.Flags().Var(&metadata, "metadata", "set a pair of metadata; may be repeated")
 	mustComplete(cmd, "type", a.completeFlag(completeTypes))
 	mustComplete(cmd, "zone", a.completeFlag(completeZones))

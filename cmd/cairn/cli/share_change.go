@@ -93,6 +93,33 @@ func (a *App) shareRename() *cobra.Command {
 	})
 }
 
+func (a *App) shareSetAddress() *cobra.Command {
+	return a.command(spec{
+		use: "set-address", args: []arg{shareArg, {name: "ADDRESS"}}, short: "Give a share over NFS an address that moves with it",
+		long: `Give a share over NFS a service address: the node that serves the share has it, and after a failover the next one. Clients that
+mount through it, with the option hard, go on by themselves. It is for shares whose type has failover=auto. An address is given with
+the length of its network; each node needs an interface in that network. "none" takes the address away. Clients that use
+the old address have to mount anew.`,
+		example: "cairn share set-address docs 10.0.0.9/24",
+		takes:   prints | inProject | mutates,
+		run: func(ctx context.Context, r *request, args []string) error {
+			address := args[1]
+			if address == "none" {
+				address = ""
+			}
+			answer, err := r.SetServiceAddress(ctx, &pb.SetServiceAddressRequest{
+				Mutation: r.mutation(), Share: bare(cairn.KindShare, args[0]), ServiceAddress: address,
+			})
+			if err != nil {
+				return err
+			}
+			share := answer.GetShare()
+			r.would("serve %s at %s", shareRef(share), args[1])
+			return r.print(shareView.row(share))
+		},
+	})
+}
+
 func (a *App) shareSet() *cobra.Command {
 	var description string
 	var remove []string

@@ -57,9 +57,11 @@ type Share struct {
 	// The copies, active first.
 	Replicas []*Replica `protobuf:"bytes,16,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// RFC 3339.
-	CreatedAt     string `protobuf:"bytes,17,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	CreatedAt string `protobuf:"bytes,17,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
+	// Where clients reach it whichever node has the active replica, such as 10.0.0.9/24; empty: at that node's own addresses.
+	ServiceAddress string `protobuf:"bytes,18,opt,name=service_address,json=serviceAddress,proto3" json:"service_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Share) Reset() {
@@ -207,6 +209,13 @@ func (x *Share) GetReplicas() []*Replica {
 func (x *Share) GetCreatedAt() string {
 	if x != nil {
 		return x.CreatedAt
+	}
+	return ""
+}
+
+func (x *Share) GetServiceAddress() string {
+	if x != nil {
+		return x.ServiceAddress
 	}
 	return ""
 }
@@ -462,9 +471,12 @@ type CreateShareRequest struct {
 	// User's key-value pairs.
 	Metadata map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Copies on different nodes; 0 means 1. More need a type with replication.
-	Replicas      int32 `protobuf:"varint,11,opt,name=replicas,proto3" json:"replicas,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Replicas int32 `protobuf:"varint,11,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	// An address with the length of its network, such as 10.0.0.9/24, that moves with the active replica. For shares over NFS
+	// whose type fails over by itself.
+	ServiceAddress string `protobuf:"bytes,12,opt,name=service_address,json=serviceAddress,proto3" json:"service_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *CreateShareRequest) Reset() {
@@ -572,6 +584,13 @@ func (x *CreateShareRequest) GetReplicas() int32 {
 		return x.Replicas
 	}
 	return 0
+}
+
+func (x *CreateShareRequest) GetServiceAddress() string {
+	if x != nil {
+		return x.ServiceAddress
+	}
+	return ""
 }
 
 // CreateShareResponse holds the share as it is now, most likely still "creating".
@@ -1415,6 +1434,125 @@ func (x *UpdateShareResponse) GetShare() *Share {
 	return nil
 }
 
+// SetServiceAddressRequest names a share over NFS whose type fails over by itself.
+type SetServiceAddressRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Token and dry run.
+	Mutation *Mutation `protobuf:"bytes,1,opt,name=mutation,proto3" json:"mutation,omitempty"`
+	// ID or name.
+	Share string `protobuf:"bytes,2,opt,name=share,proto3" json:"share,omitempty"`
+	// Project of a name; empty means the caller's.
+	Project string `protobuf:"bytes,3,opt,name=project,proto3" json:"project,omitempty"`
+	// An address with the length of its network, such as 10.0.0.9/24; empty takes the address away.
+	ServiceAddress string `protobuf:"bytes,4,opt,name=service_address,json=serviceAddress,proto3" json:"service_address,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *SetServiceAddressRequest) Reset() {
+	*x = SetServiceAddressRequest{}
+	mi := &file_cairn_v1_share_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetServiceAddressRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetServiceAddressRequest) ProtoMessage() {}
+
+func (x *SetServiceAddressRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_share_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetServiceAddressRequest.ProtoReflect.Descriptor instead.
+func (*SetServiceAddressRequest) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_share_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SetServiceAddressRequest) GetMutation() *Mutation {
+	if x != nil {
+		return x.Mutation
+	}
+	return nil
+}
+
+func (x *SetServiceAddressRequest) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *SetServiceAddressRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *SetServiceAddressRequest) GetServiceAddress() string {
+	if x != nil {
+		return x.ServiceAddress
+	}
+	return ""
+}
+
+// SetServiceAddressResponse holds the share with its address. Its locations follow when the node has changed them.
+type SetServiceAddressResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The share.
+	Share         *Share `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetServiceAddressResponse) Reset() {
+	*x = SetServiceAddressResponse{}
+	mi := &file_cairn_v1_share_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetServiceAddressResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetServiceAddressResponse) ProtoMessage() {}
+
+func (x *SetServiceAddressResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_share_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetServiceAddressResponse.ProtoReflect.Descriptor instead.
+func (*SetServiceAddressResponse) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_share_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SetServiceAddressResponse) GetShare() *Share {
+	if x != nil {
+		return x.Share
+	}
+	return nil
+}
+
 // ManageShareRequest names an object that exists on a pool.
 type ManageShareRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1442,7 +1580,7 @@ type ManageShareRequest struct {
 
 func (x *ManageShareRequest) Reset() {
 	*x = ManageShareRequest{}
-	mi := &file_cairn_v1_share_proto_msgTypes[17]
+	mi := &file_cairn_v1_share_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1454,7 +1592,7 @@ func (x *ManageShareRequest) String() string {
 func (*ManageShareRequest) ProtoMessage() {}
 
 func (x *ManageShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_v1_share_proto_msgTypes[17]
+	mi := &file_cairn_v1_share_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1467,7 +1605,7 @@ func (x *ManageShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManageShareRequest.ProtoReflect.Descriptor instead.
 func (*ManageShareRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_v1_share_proto_rawDescGZIP(), []int{17}
+	return file_cairn_v1_share_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ManageShareRequest) GetMutation() *Mutation {
@@ -1546,7 +1684,7 @@ type ManageShareResponse struct {
 
 func (x *ManageShareResponse) Reset() {
 	*x = ManageShareResponse{}
-	mi := &file_cairn_v1_share_proto_msgTypes[18]
+	mi := &file_cairn_v1_share_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1558,7 +1696,7 @@ func (x *ManageShareResponse) String() string {
 func (*ManageShareResponse) ProtoMessage() {}
 
 func (x *ManageShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_v1_share_proto_msgTypes[18]
+	mi := &file_cairn_v1_share_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1571,7 +1709,7 @@ func (x *ManageShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManageShareResponse.ProtoReflect.Descriptor instead.
 func (*ManageShareResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_v1_share_proto_rawDescGZIP(), []int{18}
+	return file_cairn_v1_share_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ManageShareResponse) GetShare() *Share {
@@ -1605,7 +1743,7 @@ type UnmanageShareRequest struct {
 
 func (x *UnmanageShareRequest) Reset() {
 	*x = UnmanageShareRequest{}
-	mi := &file_cairn_v1_share_proto_msgTypes[19]
+	mi := &file_cairn_v1_share_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1755,7 @@ func (x *UnmanageShareRequest) String() string {
 func (*UnmanageShareRequest) ProtoMessage() {}
 
 func (x *UnmanageShareRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_v1_share_proto_msgTypes[19]
+	mi := &file_cairn_v1_share_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1768,7 @@ func (x *UnmanageShareRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmanageShareRequest.ProtoReflect.Descriptor instead.
 func (*UnmanageShareRequest) Descriptor() ([]byte, []int) {
-	return file_cairn_v1_share_proto_rawDescGZIP(), []int{19}
+	return file_cairn_v1_share_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UnmanageShareRequest) GetMutation() *Mutation {
@@ -1676,7 +1814,7 @@ type UnmanageShareResponse struct {
 
 func (x *UnmanageShareResponse) Reset() {
 	*x = UnmanageShareResponse{}
-	mi := &file_cairn_v1_share_proto_msgTypes[20]
+	mi := &file_cairn_v1_share_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1826,7 @@ func (x *UnmanageShareResponse) String() string {
 func (*UnmanageShareResponse) ProtoMessage() {}
 
 func (x *UnmanageShareResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_cairn_v1_share_proto_msgTypes[20]
+	mi := &file_cairn_v1_share_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1839,7 @@ func (x *UnmanageShareResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnmanageShareResponse.ProtoReflect.Descriptor instead.
 func (*UnmanageShareResponse) Descriptor() ([]byte, []int) {
-	return file_cairn_v1_share_proto_rawDescGZIP(), []int{20}
+	return file_cairn_v1_share_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UnmanageShareResponse) GetId() string {
@@ -1729,7 +1867,7 @@ var File_cairn_v1_share_proto protoreflect.FileDescriptor
 
 const file_cairn_v1_share_proto_rawDesc = "" +
 	"\n" +
-	"\x14cairn/v1/share.proto\x12\bcairn.v1\x1a\x15cairn/v1/common.proto\"\xf2\x04\n" +
+	"\x14cairn/v1/share.proto\x12\bcairn.v1\x1a\x15cairn/v1/common.proto\"\x9b\x05\n" +
 	"\x05Share\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
@@ -1749,7 +1887,8 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\tlocations\x18\x0f \x03(\v2\x18.cairn.v1.ExportLocationR\tlocations\x12-\n" +
 	"\breplicas\x18\x10 \x03(\v2\x11.cairn.v1.ReplicaR\breplicas\x12\x1d\n" +
 	"\n" +
-	"created_at\x18\x11 \x01(\tR\tcreatedAt\x1a;\n" +
+	"created_at\x18\x11 \x01(\tR\tcreatedAt\x12'\n" +
+	"\x0fservice_address\x18\x12 \x01(\tR\x0eserviceAddress\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x01\n" +
@@ -1773,7 +1912,7 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"started_at\x18\b \x01(\tR\tstartedAt\x12\x19\n" +
 	"\bended_at\x18\t \x01(\tR\aendedAt\x12\x18\n" +
 	"\areplica\x18\n" +
-	" \x01(\tR\areplica\"\xb6\x03\n" +
+	" \x01(\tR\areplica\"\xdf\x03\n" +
 	"\x12CreateShareRequest\x12.\n" +
 	"\bmutation\x18\x01 \x01(\v2\x12.cairn.v1.MutationR\bmutation\x12\x18\n" +
 	"\aproject\x18\x02 \x01(\tR\aproject\x12\x12\n" +
@@ -1786,7 +1925,8 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x0fsource_snapshot\x18\t \x01(\tR\x0esourceSnapshot\x12F\n" +
 	"\bmetadata\x18\n" +
 	" \x03(\v2*.cairn.v1.CreateShareRequest.MetadataEntryR\bmetadata\x12\x1a\n" +
-	"\breplicas\x18\v \x01(\x05R\breplicas\x1a;\n" +
+	"\breplicas\x18\v \x01(\x05R\breplicas\x12'\n" +
+	"\x0fservice_address\x18\f \x01(\tR\x0eserviceAddress\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"l\n" +
@@ -1848,6 +1988,13 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x05_nameB\x0e\n" +
 	"\f_description\"<\n" +
 	"\x13UpdateShareResponse\x12%\n" +
+	"\x05share\x18\x01 \x01(\v2\x0f.cairn.v1.ShareR\x05share\"\xa3\x01\n" +
+	"\x18SetServiceAddressRequest\x12.\n" +
+	"\bmutation\x18\x01 \x01(\v2\x12.cairn.v1.MutationR\bmutation\x12\x14\n" +
+	"\x05share\x18\x02 \x01(\tR\x05share\x12\x18\n" +
+	"\aproject\x18\x03 \x01(\tR\aproject\x12'\n" +
+	"\x0fservice_address\x18\x04 \x01(\tR\x0eserviceAddress\"B\n" +
+	"\x19SetServiceAddressResponse\x12%\n" +
 	"\x05share\x18\x01 \x01(\v2\x0f.cairn.v1.ShareR\x05share\"\xf6\x01\n" +
 	"\x12ManageShareRequest\x12.\n" +
 	"\bmutation\x18\x01 \x01(\v2\x12.cairn.v1.MutationR\bmutation\x12\x18\n" +
@@ -1870,7 +2017,7 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x15UnmanageShareResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06object\x18\x02 \x01(\tR\x06object\x12\x14\n" +
-	"\x05event\x18\x03 \x01(\x04R\x05event2\xb4\x05\n" +
+	"\x05event\x18\x03 \x01(\x04R\x05event2\x92\x06\n" +
 	"\fShareService\x12J\n" +
 	"\vCreateShare\x12\x1c.cairn.v1.CreateShareRequest\x1a\x1d.cairn.v1.CreateShareResponse\x12A\n" +
 	"\bGetShare\x12\x19.cairn.v1.GetShareRequest\x1a\x1a.cairn.v1.GetShareResponse\x12G\n" +
@@ -1879,7 +2026,8 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\vDeleteShare\x12\x1c.cairn.v1.DeleteShareRequest\x1a\x1d.cairn.v1.DeleteShareResponse\x12J\n" +
 	"\vResizeShare\x12\x1c.cairn.v1.ResizeShareRequest\x1a\x1d.cairn.v1.ResizeShareResponse\x12J\n" +
 	"\vRevertShare\x12\x1c.cairn.v1.RevertShareRequest\x1a\x1d.cairn.v1.RevertShareResponse\x12J\n" +
-	"\vUpdateShare\x12\x1c.cairn.v1.UpdateShareRequest\x1a\x1d.cairn.v1.UpdateShareResponse\x12J\n" +
+	"\vUpdateShare\x12\x1c.cairn.v1.UpdateShareRequest\x1a\x1d.cairn.v1.UpdateShareResponse\x12\\\n" +
+	"\x11SetServiceAddress\x12\".cairn.v1.SetServiceAddressRequest\x1a#.cairn.v1.SetServiceAddressResponse\x12J\n" +
 	"\vManageShare\x12\x1c.cairn.v1.ManageShareRequest\x1a\x1d.cairn.v1.ManageShareResponse\x12P\n" +
 	"\rUnmanageShare\x12\x1e.cairn.v1.UnmanageShareRequest\x1a\x1f.cairn.v1.UnmanageShareResponseB8Z6github.com/cairn-storage/cairn/rpc/pb/cairn/v1;cairnv1b\x06proto3"
 
@@ -1895,86 +2043,92 @@ func file_cairn_v1_share_proto_rawDescGZIP() []byte {
 	return file_cairn_v1_share_proto_rawDescData
 }
 
-var file_cairn_v1_share_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_cairn_v1_share_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_cairn_v1_share_proto_goTypes = []any{
-	(*Share)(nil),                 // 0: cairn.v1.Share
-	(*Replica)(nil),               // 1: cairn.v1.Replica
-	(*Task)(nil),                  // 2: cairn.v1.Task
-	(*CreateShareRequest)(nil),    // 3: cairn.v1.CreateShareRequest
-	(*CreateShareResponse)(nil),   // 4: cairn.v1.CreateShareResponse
-	(*GetShareRequest)(nil),       // 5: cairn.v1.GetShareRequest
-	(*GetShareResponse)(nil),      // 6: cairn.v1.GetShareResponse
-	(*ListSharesRequest)(nil),     // 7: cairn.v1.ListSharesRequest
-	(*ListSharesResponse)(nil),    // 8: cairn.v1.ListSharesResponse
-	(*DeleteShareRequest)(nil),    // 9: cairn.v1.DeleteShareRequest
-	(*DeleteShareResponse)(nil),   // 10: cairn.v1.DeleteShareResponse
-	(*ResizeShareRequest)(nil),    // 11: cairn.v1.ResizeShareRequest
-	(*ResizeShareResponse)(nil),   // 12: cairn.v1.ResizeShareResponse
-	(*RevertShareRequest)(nil),    // 13: cairn.v1.RevertShareRequest
-	(*RevertShareResponse)(nil),   // 14: cairn.v1.RevertShareResponse
-	(*UpdateShareRequest)(nil),    // 15: cairn.v1.UpdateShareRequest
-	(*UpdateShareResponse)(nil),   // 16: cairn.v1.UpdateShareResponse
-	(*ManageShareRequest)(nil),    // 17: cairn.v1.ManageShareRequest
-	(*ManageShareResponse)(nil),   // 18: cairn.v1.ManageShareResponse
-	(*UnmanageShareRequest)(nil),  // 19: cairn.v1.UnmanageShareRequest
-	(*UnmanageShareResponse)(nil), // 20: cairn.v1.UnmanageShareResponse
-	nil,                           // 21: cairn.v1.Share.MetadataEntry
-	nil,                           // 22: cairn.v1.CreateShareRequest.MetadataEntry
-	nil,                           // 23: cairn.v1.UpdateShareRequest.SetMetadataEntry
-	(*Fault)(nil),                 // 24: cairn.v1.Fault
-	(*ExportLocation)(nil),        // 25: cairn.v1.ExportLocation
-	(*Mutation)(nil),              // 26: cairn.v1.Mutation
-	(*Read)(nil),                  // 27: cairn.v1.Read
+	(*Share)(nil),                     // 0: cairn.v1.Share
+	(*Replica)(nil),                   // 1: cairn.v1.Replica
+	(*Task)(nil),                      // 2: cairn.v1.Task
+	(*CreateShareRequest)(nil),        // 3: cairn.v1.CreateShareRequest
+	(*CreateShareResponse)(nil),       // 4: cairn.v1.CreateShareResponse
+	(*GetShareRequest)(nil),           // 5: cairn.v1.GetShareRequest
+	(*GetShareResponse)(nil),          // 6: cairn.v1.GetShareResponse
+	(*ListSharesRequest)(nil),         // 7: cairn.v1.ListSharesRequest
+	(*ListSharesResponse)(nil),        // 8: cairn.v1.ListSharesResponse
+	(*DeleteShareRequest)(nil),        // 9: cairn.v1.DeleteShareRequest
+	(*DeleteShareResponse)(nil),       // 10: cairn.v1.DeleteShareResponse
+	(*ResizeShareRequest)(nil),        // 11: cairn.v1.ResizeShareRequest
+	(*ResizeShareResponse)(nil),       // 12: cairn.v1.ResizeShareResponse
+	(*RevertShareRequest)(nil),        // 13: cairn.v1.RevertShareRequest
+	(*RevertShareResponse)(nil),       // 14: cairn.v1.RevertShareResponse
+	(*UpdateShareRequest)(nil),        // 15: cairn.v1.UpdateShareRequest
+	(*UpdateShareResponse)(nil),       // 16: cairn.v1.UpdateShareResponse
+	(*SetServiceAddressRequest)(nil),  // 17: cairn.v1.SetServiceAddressRequest
+	(*SetServiceAddressResponse)(nil), // 18: cairn.v1.SetServiceAddressResponse
+	(*ManageShareRequest)(nil),        // 19: cairn.v1.ManageShareRequest
+	(*ManageShareResponse)(nil),       // 20: cairn.v1.ManageShareResponse
+	(*UnmanageShareRequest)(nil),      // 21: cairn.v1.UnmanageShareRequest
+	(*UnmanageShareResponse)(nil),     // 22: cairn.v1.UnmanageShareResponse
+	nil,                               // 23: cairn.v1.Share.MetadataEntry
+	nil,                               // 24: cairn.v1.CreateShareRequest.MetadataEntry
+	nil,                               // 25: cairn.v1.UpdateShareRequest.SetMetadataEntry
+	(*Fault)(nil),                     // 26: cairn.v1.Fault
+	(*ExportLocation)(nil),            // 27: cairn.v1.ExportLocation
+	(*Mutation)(nil),                  // 28: cairn.v1.Mutation
+	(*Read)(nil),                      // 29: cairn.v1.Read
 }
 var file_cairn_v1_share_proto_depIdxs = []int32{
-	24, // 0: cairn.v1.Share.fault:type_name -> cairn.v1.Fault
+	26, // 0: cairn.v1.Share.fault:type_name -> cairn.v1.Fault
 	2,  // 1: cairn.v1.Share.task:type_name -> cairn.v1.Task
-	21, // 2: cairn.v1.Share.metadata:type_name -> cairn.v1.Share.MetadataEntry
-	25, // 3: cairn.v1.Share.locations:type_name -> cairn.v1.ExportLocation
+	23, // 2: cairn.v1.Share.metadata:type_name -> cairn.v1.Share.MetadataEntry
+	27, // 3: cairn.v1.Share.locations:type_name -> cairn.v1.ExportLocation
 	1,  // 4: cairn.v1.Share.replicas:type_name -> cairn.v1.Replica
-	24, // 5: cairn.v1.Replica.fault:type_name -> cairn.v1.Fault
-	24, // 6: cairn.v1.Task.fault:type_name -> cairn.v1.Fault
-	26, // 7: cairn.v1.CreateShareRequest.mutation:type_name -> cairn.v1.Mutation
-	22, // 8: cairn.v1.CreateShareRequest.metadata:type_name -> cairn.v1.CreateShareRequest.MetadataEntry
+	26, // 5: cairn.v1.Replica.fault:type_name -> cairn.v1.Fault
+	26, // 6: cairn.v1.Task.fault:type_name -> cairn.v1.Fault
+	28, // 7: cairn.v1.CreateShareRequest.mutation:type_name -> cairn.v1.Mutation
+	24, // 8: cairn.v1.CreateShareRequest.metadata:type_name -> cairn.v1.CreateShareRequest.MetadataEntry
 	0,  // 9: cairn.v1.CreateShareResponse.share:type_name -> cairn.v1.Share
-	27, // 10: cairn.v1.GetShareRequest.read:type_name -> cairn.v1.Read
+	29, // 10: cairn.v1.GetShareRequest.read:type_name -> cairn.v1.Read
 	0,  // 11: cairn.v1.GetShareResponse.share:type_name -> cairn.v1.Share
-	27, // 12: cairn.v1.ListSharesRequest.read:type_name -> cairn.v1.Read
+	29, // 12: cairn.v1.ListSharesRequest.read:type_name -> cairn.v1.Read
 	0,  // 13: cairn.v1.ListSharesResponse.shares:type_name -> cairn.v1.Share
-	26, // 14: cairn.v1.DeleteShareRequest.mutation:type_name -> cairn.v1.Mutation
-	26, // 15: cairn.v1.ResizeShareRequest.mutation:type_name -> cairn.v1.Mutation
+	28, // 14: cairn.v1.DeleteShareRequest.mutation:type_name -> cairn.v1.Mutation
+	28, // 15: cairn.v1.ResizeShareRequest.mutation:type_name -> cairn.v1.Mutation
 	0,  // 16: cairn.v1.ResizeShareResponse.share:type_name -> cairn.v1.Share
-	26, // 17: cairn.v1.RevertShareRequest.mutation:type_name -> cairn.v1.Mutation
+	28, // 17: cairn.v1.RevertShareRequest.mutation:type_name -> cairn.v1.Mutation
 	0,  // 18: cairn.v1.RevertShareResponse.share:type_name -> cairn.v1.Share
-	26, // 19: cairn.v1.UpdateShareRequest.mutation:type_name -> cairn.v1.Mutation
-	23, // 20: cairn.v1.UpdateShareRequest.set_metadata:type_name -> cairn.v1.UpdateShareRequest.SetMetadataEntry
+	28, // 19: cairn.v1.UpdateShareRequest.mutation:type_name -> cairn.v1.Mutation
+	25, // 20: cairn.v1.UpdateShareRequest.set_metadata:type_name -> cairn.v1.UpdateShareRequest.SetMetadataEntry
 	0,  // 21: cairn.v1.UpdateShareResponse.share:type_name -> cairn.v1.Share
-	26, // 22: cairn.v1.ManageShareRequest.mutation:type_name -> cairn.v1.Mutation
-	0,  // 23: cairn.v1.ManageShareResponse.share:type_name -> cairn.v1.Share
-	26, // 24: cairn.v1.UnmanageShareRequest.mutation:type_name -> cairn.v1.Mutation
-	3,  // 25: cairn.v1.ShareService.CreateShare:input_type -> cairn.v1.CreateShareRequest
-	5,  // 26: cairn.v1.ShareService.GetShare:input_type -> cairn.v1.GetShareRequest
-	7,  // 27: cairn.v1.ShareService.ListShares:input_type -> cairn.v1.ListSharesRequest
-	9,  // 28: cairn.v1.ShareService.DeleteShare:input_type -> cairn.v1.DeleteShareRequest
-	11, // 29: cairn.v1.ShareService.ResizeShare:input_type -> cairn.v1.ResizeShareRequest
-	13, // 30: cairn.v1.ShareService.RevertShare:input_type -> cairn.v1.RevertShareRequest
-	15, // 31: cairn.v1.ShareService.UpdateShare:input_type -> cairn.v1.UpdateShareRequest
-	17, // 32: cairn.v1.ShareService.ManageShare:input_type -> cairn.v1.ManageShareRequest
-	19, // 33: cairn.v1.ShareService.UnmanageShare:input_type -> cairn.v1.UnmanageShareRequest
-	4,  // 34: cairn.v1.ShareService.CreateShare:output_type -> cairn.v1.CreateShareResponse
-	6,  // 35: cairn.v1.ShareService.GetShare:output_type -> cairn.v1.GetShareResponse
-	8,  // 36: cairn.v1.ShareService.ListShares:output_type -> cairn.v1.ListSharesResponse
-	10, // 37: cairn.v1.ShareService.DeleteShare:output_type -> cairn.v1.DeleteShareResponse
-	12, // 38: cairn.v1.ShareService.ResizeShare:output_type -> cairn.v1.ResizeShareResponse
-	14, // 39: cairn.v1.ShareService.RevertShare:output_type -> cairn.v1.RevertShareResponse
-	16, // 40: cairn.v1.ShareService.UpdateShare:output_type -> cairn.v1.UpdateShareResponse
-	18, // 41: cairn.v1.ShareService.ManageShare:output_type -> cairn.v1.ManageShareResponse
-	20, // 42: cairn.v1.ShareService.UnmanageShare:output_type -> cairn.v1.UnmanageShareResponse
-	34, // [34:43] is the sub-list for method output_type
-	25, // [25:34] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	28, // 22: cairn.v1.SetServiceAddressRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 23: cairn.v1.SetServiceAddressResponse.share:type_name -> cairn.v1.Share
+	28, // 24: cairn.v1.ManageShareRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 25: cairn.v1.ManageShareResponse.share:type_name -> cairn.v1.Share
+	28, // 26: cairn.v1.UnmanageShareRequest.mutation:type_name -> cairn.v1.Mutation
+	3,  // 27: cairn.v1.ShareService.CreateShare:input_type -> cairn.v1.CreateShareRequest
+	5,  // 28: cairn.v1.ShareService.GetShare:input_type -> cairn.v1.GetShareRequest
+	7,  // 29: cairn.v1.ShareService.ListShares:input_type -> cairn.v1.ListSharesRequest
+	9,  // 30: cairn.v1.ShareService.DeleteShare:input_type -> cairn.v1.DeleteShareRequest
+	11, // 31: cairn.v1.ShareService.ResizeShare:input_type -> cairn.v1.ResizeShareRequest
+	13, // 32: cairn.v1.ShareService.RevertShare:input_type -> cairn.v1.RevertShareRequest
+	15, // 33: cairn.v1.ShareService.UpdateShare:input_type -> cairn.v1.UpdateShareRequest
+	17, // 34: cairn.v1.ShareService.SetServiceAddress:input_type -> cairn.v1.SetServiceAddressRequest
+	19, // 35: cairn.v1.ShareService.ManageShare:input_type -> cairn.v1.ManageShareRequest
+	21, // 36: cairn.v1.ShareService.UnmanageShare:input_type -> cairn.v1.UnmanageShareRequest
+	4,  // 37: cairn.v1.ShareService.CreateShare:output_type -> cairn.v1.CreateShareResponse
+	6,  // 38: cairn.v1.ShareService.GetShare:output_type -> cairn.v1.GetShareResponse
+	8,  // 39: cairn.v1.ShareService.ListShares:output_type -> cairn.v1.ListSharesResponse
+	10, // 40: cairn.v1.ShareService.DeleteShare:output_type -> cairn.v1.DeleteShareResponse
+	12, // 41: cairn.v1.ShareService.ResizeShare:output_type -> cairn.v1.ResizeShareResponse
+	14, // 42: cairn.v1.ShareService.RevertShare:output_type -> cairn.v1.RevertShareResponse
+	16, // 43: cairn.v1.ShareService.UpdateShare:output_type -> cairn.v1.UpdateShareResponse
+	18, // 44: cairn.v1.ShareService.SetServiceAddress:output_type -> cairn.v1.SetServiceAddressResponse
+	20, // 45: cairn.v1.ShareService.ManageShare:output_type -> cairn.v1.ManageShareResponse
+	22, // 46: cairn.v1.ShareService.UnmanageShare:output_type -> cairn.v1.UnmanageShareResponse
+	37, // [37:47] is the sub-list for method output_type
+	27, // [27:37] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_cairn_v1_share_proto_init() }
@@ -1990,7 +2144,7 @@ func file_cairn_v1_share_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cairn_v1_share_proto_rawDesc), len(file_cairn_v1_share_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -19,15 +19,16 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ShareService_CreateShare_FullMethodName   = "/cairn.v1.ShareService/CreateShare"
-	ShareService_GetShare_FullMethodName      = "/cairn.v1.ShareService/GetShare"
-	ShareService_ListShares_FullMethodName    = "/cairn.v1.ShareService/ListShares"
-	ShareService_DeleteShare_FullMethodName   = "/cairn.v1.ShareService/DeleteShare"
-	ShareService_ResizeShare_FullMethodName   = "/cairn.v1.ShareService/ResizeShare"
-	ShareService_RevertShare_FullMethodName   = "/cairn.v1.ShareService/RevertShare"
-	ShareService_UpdateShare_FullMethodName   = "/cairn.v1.ShareService/UpdateShare"
-	ShareService_ManageShare_FullMethodName   = "/cairn.v1.ShareService/ManageShare"
-	ShareService_UnmanageShare_FullMethodName = "/cairn.v1.ShareService/UnmanageShare"
+	ShareService_CreateShare_FullMethodName       = "/cairn.v1.ShareService/CreateShare"
+	ShareService_GetShare_FullMethodName          = "/cairn.v1.ShareService/GetShare"
+	ShareService_ListShares_FullMethodName        = "/cairn.v1.ShareService/ListShares"
+	ShareService_DeleteShare_FullMethodName       = "/cairn.v1.ShareService/DeleteShare"
+	ShareService_ResizeShare_FullMethodName       = "/cairn.v1.ShareService/ResizeShare"
+	ShareService_RevertShare_FullMethodName       = "/cairn.v1.ShareService/RevertShare"
+	ShareService_UpdateShare_FullMethodName       = "/cairn.v1.ShareService/UpdateShare"
+	ShareService_SetServiceAddress_FullMethodName = "/cairn.v1.ShareService/SetServiceAddress"
+	ShareService_ManageShare_FullMethodName       = "/cairn.v1.ShareService/ManageShare"
+	ShareService_UnmanageShare_FullMethodName     = "/cairn.v1.ShareService/UnmanageShare"
 )
 
 // ShareServiceClient is the client API for ShareService service.
@@ -51,6 +52,8 @@ type ShareServiceClient interface {
 	RevertShare(ctx context.Context, in *RevertShareRequest, opts ...grpc.CallOption) (*RevertShareResponse, error)
 	// UpdateShare renames a share or changes its description and metadata.
 	UpdateShare(ctx context.Context, in *UpdateShareRequest, opts ...grpc.CallOption) (*UpdateShareResponse, error)
+	// SetServiceAddress gives a share an address that moves with its active replica, or takes it away.
+	SetServiceAddress(ctx context.Context, in *SetServiceAddressRequest, opts ...grpc.CallOption) (*SetServiceAddressResponse, error)
 	// ManageShare takes an existing directory (dataset, volume) of a pool under management, keeping its data.
 	ManageShare(ctx context.Context, in *ManageShareRequest, opts ...grpc.CallOption) (*ManageShareResponse, error)
 	// UnmanageShare lets go of a share and leaves its data on the pool. Refused while it has snapshots.
@@ -135,6 +138,16 @@ func (c *shareServiceClient) UpdateShare(ctx context.Context, in *UpdateShareReq
 	return out, nil
 }
 
+func (c *shareServiceClient) SetServiceAddress(ctx context.Context, in *SetServiceAddressRequest, opts ...grpc.CallOption) (*SetServiceAddressResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetServiceAddressResponse)
+	err := c.cc.Invoke(ctx, ShareService_SetServiceAddress_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *shareServiceClient) ManageShare(ctx context.Context, in *ManageShareRequest, opts ...grpc.CallOption) (*ManageShareResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ManageShareResponse)
@@ -176,6 +189,8 @@ type ShareServiceServer interface {
 	RevertShare(context.Context, *RevertShareRequest) (*RevertShareResponse, error)
 	// UpdateShare renames a share or changes its description and metadata.
 	UpdateShare(context.Context, *UpdateShareRequest) (*UpdateShareResponse, error)
+	// SetServiceAddress gives a share an address that moves with its active replica, or takes it away.
+	SetServiceAddress(context.Context, *SetServiceAddressRequest) (*SetServiceAddressResponse, error)
 	// ManageShare takes an existing directory (dataset, volume) of a pool under management, keeping its data.
 	ManageShare(context.Context, *ManageShareRequest) (*ManageShareResponse, error)
 	// UnmanageShare lets go of a share and leaves its data on the pool. Refused while it has snapshots.
@@ -210,6 +225,9 @@ func (UnimplementedShareServiceServer) RevertShare(context.Context, *RevertShare
 }
 func (UnimplementedShareServiceServer) UpdateShare(context.Context, *UpdateShareRequest) (*UpdateShareResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateShare not implemented")
+}
+func (UnimplementedShareServiceServer) SetServiceAddress(context.Context, *SetServiceAddressRequest) (*SetServiceAddressResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetServiceAddress not implemented")
 }
 func (UnimplementedShareServiceServer) ManageShare(context.Context, *ManageShareRequest) (*ManageShareResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ManageShare not implemented")
@@ -364,6 +382,24 @@ func _ShareService_UpdateShare_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ShareService_SetServiceAddress_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetServiceAddressRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ShareServiceServer).SetServiceAddress(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ShareService_SetServiceAddress_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ShareServiceServer).SetServiceAddress(ctx, req.(*SetServiceAddressRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ShareService_ManageShare_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ManageShareRequest)
 	if err := dec(in); err != nil {
@@ -434,6 +470,10 @@ var ShareService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateShare",
 			Handler:    _ShareService_UpdateShare_Handler,
+		},
+		{
+			MethodName: "SetServiceAddress",
+			Handler:    _ShareService_SetServiceAddress_Handler,
 		},
 		{
 			MethodName: "ManageShare",
