@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc"
@@ -179,7 +180,10 @@ func (n *Node) Leader() (cairn.NodeID, string) {
 }
 
 // LeaseValid reports whether this node may write now.
-func (n *Node) LeaseValid() bool { return n.lease.Left(n.config.Clock()) > 0 }
+func (n *Node) LeaseValid() bool { return n.LeaseLeft() > 0 }
+
+// LeaseLeft is for how long this node may still write; not positive means not at all.
+func (n *Node) LeaseLeft() time.Duration { return n.lease.Left(n.config.Clock()) }
 
 // APIListener returns the connections that negotiated "h2". TLS has been done: serve them with ServerCredentials.
 func (n *Node) APIListener() net.Listener { return n.port.Listener(identity.ProtocolGRPC) }

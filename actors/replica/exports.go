@@ -41,6 +41,8 @@ func wantedExports(w *Want, h *Have) wantedExportList {
 				Size:        min(row.Want.Size, object.Size), // the smaller one while it grows or shrinks
 				EnforceSize: h.Info.Enforcement == drivers.EnforcedByExporter,
 				Rules:       w.Rules,
+				Fenced:      w.Fenced,
+				Address:     w.Address,
 			},
 		})
 	}
@@ -67,7 +69,7 @@ func wantedExports(w *Want, h *Have) wantedExportList {
 // sameExport reports whether clients would see no difference.
 func sameExport(a, b drivers.ExportSpec) bool {
 	return a.ID == b.ID && a.Share == b.Share && a.Root == b.Root && a.Staging == b.Staging && a.Epoch == b.Epoch &&
-		a.ReadOnly == b.ReadOnly && a.Size == b.Size && a.EnforceSize == b.EnforceSize && slices.EqualFunc(a.Rules, b.Rules, sameRule)
+		a.ReadOnly == b.ReadOnly && a.Size == b.Size && a.EnforceSize == b.EnforceSize && a.Fenced == b.Fenced && a.Address == b.Address && slices.EqualFunc(a.Rules, b.Rules, sameRule)
 }
 
 func sameRule(a, b cairn.AccessRule) bool {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -13,6 +14,8 @@ type Want struct {
 	Replica   *cairn.Replica
 	Share     *cairn.Share
 	Specs     map[string]string  // extra specs of the share type
+	Fenced    bool               // another node may be made the writer without this one: as the type says, however many replicas there are
+	Address   netip.Prefix       // the service address; not valid: none
 	Rules     []cairn.AccessRule // granted to the share, in order of ID
 	Snapshots []WantSnapshot     // in order of ID
 	// Unproven are the rules among all of these that no exporter has taken yet: handed to the node, or refused before.
@@ -43,8 +46,9 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 		w.Share = &cairn.Share{ID: row.Share}
 	}
 	if t := v.Type(w.Share.Type); t != nil {
-		w.Specs = t.Specs
+		w.Specs, w.Fenced = t.Specs, t.Failover == cairn.FailoverAuto
 	}
+	w.Address = v.ServiceAddress(row.Share)
 	w.Rules = w.granted(v, "")
 	for instance := range v.InstancesOn(row.ID) {
 		snap := v.Snapshot(instance.Snapshot)

@@ -2,6 +2,7 @@ package node
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +13,9 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/drivers/fence"
 	"github.com/cairn-storage/cairn/drivers/ganesha"
 	"github.com/cairn-storage/cairn/drivers/nfs"
 	"github.com/cairn-storage/cairn/drivers/tool"
@@ -28,6 +31,8 @@ type NFSConfig struct {
 	Root string `toml:"root"`
 	// Squash is no_root_squash (the default), root_squash or all_squash.
 	Squash string `toml:"squash"`
+	// Interface takes the service addresses of shares; the one that has an address in the same network if empty.
+	Interface string `toml:"interface"`
 	// ExportsFile is the kernel server's file for Cairn alone; /etc/exports.d/cairn.exports if empty.
 	ExportsFile string `toml:"exports_file"`
 	// Port and Grace are of Ganesha: 2049, and how long after a start clients may reclaim what they had open, 15s.
@@ -114,6 +119,23 @@ func openNFS(config Config, guard drivers.Guard, logger *slog.Logger) (drivers.E
 	own.Grace = cmp.Or(grace, own.Grace)
 	exporter, err := ganesha.New(own)
 	return exporter, errIn("nfs", err)
+}
+
+// gateTable is the table of the packet filter that is Cairn's.
+const gateTable = "cairn_nfs"
+
+// keepNFS puts the gate before an exporter whose server goes on when this process does not.
+func keepNFS(ctx context.Context, config Config, exporter drivers.Exporter, guard drivers.Guard, member *cluster.Node, logger *slog.Logger) (*fence.Keeper, error) {
+	tools := tool.NewMachine()
+	keeper, err := fence.NewKeeper(ctx, fence.Config{
+		Exporter: exporter, Guard: guard,
+		Gate:      &fence.Gate{Runner: tools, Table: gateTable, Port: cmp.Or(config.NFS.Port, ganesha.DefaultConfig().Port)},
+		Addresses: &fence.Addresses{Runner: tools, Interface: config.NFS.Interface, Announce: fence.Announce, Logger: logger},
+		Lease:     member.LeaseLeft,
+		Settle:    func(ctx context.Context) error { _, err := member.ReadView(ctx); return err },
+		Logger:    logger,
+	})
+	return keeper, errIn("nfs", err)
 }
 
 func errIn(what string, err error) error {

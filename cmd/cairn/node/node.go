@@ -19,6 +19,7 @@ import (
 	"github.com/cairn-storage/cairn/actors/replica"
 	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/drivers/fence"
 	"github.com/cairn-storage/cairn/drivers/webdav"
 	"github.com/cairn-storage/cairn/failover"
 	"github.com/cairn-storage/cairn/fsm"
@@ -45,6 +46,7 @@ type Node struct {
 	runtime   *actors.Runtime
 	waker     *waker
 	fencer    *replica.Fencer
+	gate      *fence.Keeper // nil without NFS
 	free      *freeSpace
 	copies    *replicator
 	gateway   *gateway.Gateway
@@ -97,7 +99,7 @@ func Open(ctx context.Context, config Config, drivers map[string]OpenPool, logge
 	if n.member, err = openMember(ctx, config, n.free, duty, n.logger); err != nil {
 		return nil, err
 	}
-	if err := n.assemble(); err != nil {
+	if err := n.assemble(ctx); err != nil {
 		return nil, err
 	}
 	close(assembled)
@@ -129,7 +131,7 @@ func listen(key, address string) (net.Listener, error) {
 }
 
 // assemble makes the parts that need the member.
-func (n *Node) assemble() error {
+func (n *Node) assemble(ctx context.Context) error {
 	self := n.member.Identity().Node
 	guard := &replica.Guard{Node: self, Viewer: n.member, LeaseValid: n.member.LeaseValid}
 	files := webdav.New(webdav.Config{
@@ -142,6 +144,10 @@ func (n *Node) assemble() error {
 	}
 	if shared != nil {
 		n.exporters[cairn.ProtocolNFS] = shared
+		if n.gate, err = keepNFS(ctx, n.config, shared, guard, n.member, n.logger); err != nil {
+			return err
+		}
+		n.exporters[cairn.ProtocolNFS] = n.gate
 	}
 	n.copies = newReplicator(n.member)
 	actor := replica.New(replica.Config{
@@ -199,6 +205,9 @@ func (n *Node) Serve(ctx context.Context) error {
 	group.Go(func() error { n.gateway.Run(serving); return nil })
 	group.Go(func() error { n.free.run(serving); return nil })
 	group.Go(func() error { n.fencer.Run(serving); return nil })
+	if n.gate != nil {
+		group.Go(func() error { n.gate.Run(serving); return nil })
+	}
 	group.Go(func() error { return n.announce(serving) })
 	group.Go(func() error {
 		select {
@@ -309,7 +318,7 @@ func (n *Node) announceOnce(ctx context.Context) error {
 	id := n.member.Identity()
 	var rows []cairn.Pool
 	for _, p := range n.pools {
-		row, err := p.row(ctx, n.exporters, n.config.NFS)
+		row, err := p.row(ctx, n.exporters, n.config.NFS, n.gate)
 		if err != nil {
 			return err
 		}

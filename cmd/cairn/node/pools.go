@@ -18,6 +18,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/btrfs"
 	"github.com/cairn-storage/cairn/drivers/dir"
+	"github.com/cairn-storage/cairn/drivers/fence"
 	"github.com/cairn-storage/cairn/drivers/zfs"
 )
 
@@ -158,16 +159,25 @@ func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSC
 }
 
 // row is the pool as the cluster is told of it.
-func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig) (cairn.Pool, error) {
+func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig, gate *fence.Keeper) (cairn.Pool, error) {
 	info, err := p.driver.Info(ctx)
 	if err != nil {
 		return cairn.Pool{}, fmt.Errorf("pool %q: %w", p.config.Name, err)
 	}
 	node, name := p.id.Split()
+	protocols, capabilities := p.protocols(exporters, nfs, info), drivers.CapabilitiesOf(p.driver)
+	if slices.Contains(protocols, cairn.ProtocolNFS) {
+		if unfit := gate.Unfit(); unfit != nil {
+			info.Notes = append(info.Notes, fmt.Sprintf("shares over NFS cannot fail over by themselves: %v", unfit))
+		} else {
+			capabilities = append(capabilities, cairn.CapFence)
+			slices.Sort(capabilities)
+		}
+	}
 	return cairn.Pool{
 		ID: p.id, Node: node, Name: name, Driver: p.config.Driver,
-		Capabilities:            drivers.CapabilitiesOf(p.driver),
-		Protocols:               p.protocols(exporters, nfs, info),
+		Capabilities:            capabilities,
+		Protocols:               protocols,
 		Total:                   info.Total,
 		ReservedPercent:         p.config.ReservedPercent,
 		OverSubscriptionPercent: p.config.OverSubscriptionPercent,
