@@ -30,7 +30,6 @@ type world struct {
 	epochs   map[cairn.ReplicaID]uint64 // as the cluster has decided
 	known    map[cairn.ReplicaID]uint64 // as this node knows it
 	stuck    bool                       // Unexport does not succeed
-	unfit    bool
 	announce int
 }
 
