@@ -56,13 +56,13 @@ func TestNoQuorum(t *testing.T) {
 	c.leader = ""
 	c.mu.Unlock()
 	c.fail(fmt.Errorf("no leader: %w", cairn.ErrUnavailable))
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := api.Shares().CreateShare(ctx, &pb.CreateShareRequest{Name: "b", Size: gib})
 	if !errors.Is(err, cairn.ErrUnavailable) || !strings.Contains(err.Error(), "no leader") {
 		t.Errorf("write: %v", err)
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel = context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if _, err := api.Shares().GetShare(ctx, &pb.GetShareRequest{Share: "a"}); !errors.Is(err, cairn.ErrUnavailable) || !strings.Contains(err.Error(), "--stale") {
 		t.Errorf("read: %v", err)
@@ -93,7 +93,7 @@ func TestUnknownOutcome(t *testing.T) {
 	c := newCluster(t, 1)
 	api := c.admin()
 	c.fail(fmt.Errorf("leadership lost: %w", cairn.ErrUnknownOutcome), fmt.Errorf("no leader: %w", cairn.ErrUnavailable))
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	_, err := api.Shares().CreateShare(ctx, &pb.CreateShareRequest{Name: "a", Size: gib})
 	if !errors.Is(err, cairn.ErrUnknownOutcome) || errors.Is(err, cairn.ErrUnavailable) {
