@@ -19,7 +19,7 @@ import (
 //
 //	<replica>              what counts, if it is there
 //	<replica>-turn         a revert under way; what counts while <replica> is not there
-//	<replica>-aside-<txg>  newer snapshots that a revert has left behind; gone with the last of them
+//	<replica>-aside-<n>    newer snapshots that a revert has left behind; gone with the last of them
 //	<replica>-in           what a full stream goes into: see receive.go
 const (
 	turnSuffix     = "-turn"
@@ -107,12 +107,21 @@ func (o *op) turn(f found, r row) error {
 		err = o.zfs("set", "cairn:state="+string(stateAside), f.at)
 	}
 	if err == nil {
-		err = o.zfs("rename", f.at, f.at+asideInfix+f.row["createtxg"])
+		err = o.zfs("rename", f.at, f.freeAside())
 	}
 	if err != nil {
 		return o.undoTurn(err)
 	}
 	return o.settleAgain(&f, f.at+turnSuffix)
+}
+
+// freeAside is a name for what is put aside next.
+func (f found) freeAside() string {
+	n := 1
+	for f.besideAt(f.at+asideInfix+strconv.Itoa(n)) != nil {
+		n++
+	}
+	return f.at + asideInfix + strconv.Itoa(n)
 }
 
 // prepareTurn makes the clone, and the owner of every snapshot up to the one that it was made from.
