@@ -45,6 +45,6 @@ func TestLabConformance(t *testing.T) { drivertest.Conformance(t, lab(t).harness
 // emulation: CAIRN_SWEEP_EVERY=1.
 func TestLabCrashSweep(t *testing.T) {
 	m := lab(t)
-	m.every = 8
+	m.every = 24
 	drivertest.CrashSweep(t, m.harness())
 }
