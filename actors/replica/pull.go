@@ -170,6 +170,21 @@ func (p *pass) follow(offer Offer, newest cairn.SnapshotID, asked time.Time) {
 	})
 }
 
+// tell keeps what is told of progress true to what is there. How far an active replica once followed another one is over: it
+// has cut sync points of its own since, and pruned that one. A standby that has not asked anybody yet, because it was active
+// until now or its process is new, is as far as its newest sync point; it may have to take over before it can ask.
+func (p *pass) tell() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.want.Replica.Role != cairn.RoleStandby {
+		delete(p.syncs, p.id)
+		return
+	}
+	if _, told := p.syncs[p.id]; !told && p.looked == nil && p.have.Object != nil && p.have.Object.Ready {
+		p.syncs[p.id] = SyncState{Replica: p.id, Newest: newestSyncPoint(inOrder(p.have.Object.Snapshots))}
+	}
+}
+
 // prune removes the sync points that no replica needs to find a common base with this one.
 func (p *pass) prune(ctx context.Context, object drivers.Object, keep []cairn.SnapshotID) error {
 	snapshotter, ok := p.cfg.Pools[p.want.Replica.Pool].(drivers.Snapshotter)

@@ -215,7 +215,9 @@ func (p *pass) again() time.Duration {
 // keep the others from being taken. The error ends the pass without a report.
 func (p *pass) work(ctx context.Context) error {
 	for range maxSteps {
-		if p.have, p.looked = p.look(ctx); p.looked != nil {
+		p.have, p.looked = p.look(ctx)
+		p.tell()
+		if p.looked != nil {
 			return cancelled(ctx)
 		}
 		var steps []Step

@@ -141,6 +141,34 @@ func TestFailoverWithoutLoss(t *testing.T) {
 	}
 }
 
+// The node that a share was promoted to dies before the old active replica has asked it for anything: that one takes over
+// again with what it was sealed with, and not with what it had when it last followed anybody.
+func TestOldActiveTakesOverAgain(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.wait()
+	f.promote("r2")
+	f.write("r1 follows")
+	f.wait()
+	f.promote("r1")
+	for n := range 3 { // what r1 knew as a standby is pruned
+		f.write(fmt.Sprint("more ", n))
+		f.wait()
+	}
+	f.must(t, &fsm.PromoteShare{Share: fleetShare, Replica: "r2", Task: "t-last"})
+	for turn := 0; f.View().Share(fleetShare).Active != "r2"; turn++ {
+		if turn == 20 {
+			t.Fatalf("the promotion does not get on: %+v", f.View().Task(fleetShare))
+		}
+		f.pass(f.nodes[cairn.NodeID(fmt.Sprint("node-", 1+turn%2))])
+	}
+	f.down("node-2")
+	f.failover("r1", "kept-1")
+	f.expect("r1", cairn.ReplicaActive, "more 2")
+	if m := f.served(); m == nil || m.id != node1 {
+		t.Errorf("served by %v; want %s", m, node1)
+	}
+}
+
 // The old active's process goes on with the old view: it may serve no more once its lease is gone, and a driver call with its
 // epoch fails after the new one has come by.
 func TestOldEpochIsRefused(t *testing.T) {
