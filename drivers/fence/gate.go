@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,8 @@ type Gate struct {
 	Runner tool.Runner
 	Table  string // of family inet
 	Port   uint16 // TCP and UDP, of the NFS server
+	// Ports is the file that says what the server listens on, KernelPorts; "" if it listens on Port alone, as it was told to.
+	Ports string
 
 	mu     sync.Mutex
 	ticket uint16
@@ -39,9 +42,12 @@ var errLost = errors.New("the gate has closed")
 // safety is taken off every timeout, for the resolution of the kernel's clock.
 const safety = 20 * time.Millisecond
 
-// Check returns nil if this process can make the gate here. It changes nothing. cairn.ErrNotSupported if nft is not installed;
-// without the right to change the packet filter it is what nft says.
+// Check returns nil if this process can make the gate here. It changes nothing. cairn.ErrNotSupported if nft is not installed
+// or the server listens where the gate is not; without the right to change the packet filter it is what nft says.
 func (g *Gate) Check(ctx context.Context) error {
+	if err := g.CheckPorts(); err != nil && !errors.Is(err, fs.ErrNotExist) { // it may be started later, and is looked at again
+		return err
+	}
 	_, err := g.nft(ctx, g.script(true), "-c")
 	return err
 }

@@ -219,11 +219,14 @@ func (k *Keeper) reopen(ctx context.Context) (time.Duration, error) {
 	return timeout, nil
 }
 
-// verify returns nil if everything that needs the gate is this node's to serve. The gate's own ticket bounds for how long that
+// verify returns nil if everything that needs the gate is behind it, and this node's to serve. The gate's own ticket bounds for how long that
 // is good.
 func (k *Keeper) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	if err := k.config.Gate.CheckPorts(); err != nil {
+		return fmt.Errorf("gate: %w", err)
+	}
 	if err := k.config.Settle(ctx); err != nil {
 		return fmt.Errorf("gate: what the cluster has decided is not known: %w", err)
 	}

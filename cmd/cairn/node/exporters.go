@@ -127,9 +127,12 @@ const gateTable = "cairn_nfs"
 // keepNFS puts the gate before an exporter whose server goes on when this process does not.
 func keepNFS(ctx context.Context, config Config, exporter drivers.Exporter, guard drivers.Guard, member *cluster.Node, logger *slog.Logger) (*fence.Keeper, error) {
 	tools := tool.NewMachine()
+	gate := &fence.Gate{Runner: tools, Table: gateTable, Port: cmp.Or(config.NFS.Port, ganesha.DefaultConfig().Port)}
+	if config.NFS.Server == nfsKernel {
+		gate.Ports = fence.KernelPorts
+	}
 	keeper, err := fence.NewKeeper(ctx, fence.Config{
-		Exporter: exporter, Guard: guard,
-		Gate:      &fence.Gate{Runner: tools, Table: gateTable, Port: cmp.Or(config.NFS.Port, ganesha.DefaultConfig().Port)},
+		Exporter: exporter, Guard: guard, Gate: gate,
 		Addresses: &fence.Addresses{Runner: tools, Interface: config.NFS.Interface, Announce: fence.Announce, Logger: logger},
 		Lease:     member.LeaseLeft,
 		Settle:    func(ctx context.Context) error { _, err := member.ReadView(ctx); return err },
