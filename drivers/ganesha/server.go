@@ -145,7 +145,7 @@ func (s *server) read(text string) {
 }
 
 func (s *server) learn(l line) {
-	if l.severe() {
+	if l.severe() && (l.function != "config_errs_to_log" || len(s.words) == 0) { // which says after the cause that there was one
 		s.words = append(s.words, l.text)
 		s.words = s.words[max(0, len(s.words)-lastWords):]
 	}
