@@ -82,7 +82,7 @@ func bridge(t *testing.T, n int) {
 type fencedNFS struct {
 	*copied
 	id      string
-	records int // that are numbered from 0 on
+	records []string // the files of the records, which are numbered from 0 on
 }
 
 func startFencedNFS(t *testing.T, n *network) *fencedNFS {
@@ -210,7 +210,7 @@ func (s *fencedNFS) stopped() {
 // goes on at the old node.
 func (s *fencedNFS) takenOver(old *local.Server, stale *staleNFS, what string) {
 	s.t.Helper()
-	began, synced := time.Now(), s.records
+	began, synced := time.Now(), len(s.records)
 	s.awaitAway(old)
 	s.record(1)
 	stale.taken = time.Now()
@@ -219,10 +219,10 @@ func (s *fencedNFS) takenOver(old *local.Server, stale *staleNFS, what string) {
 		s.has(i)
 	}
 	s.await(time.Minute, "an NFS server that goes on at "+old.Name, func(ctx context.Context) (bool, error) {
-		out, err := inside(ctx, old.Name, "nfs-cat", s.url("127.0.0.1", "record-0"))
+		out, err := inside(ctx, old.Name, "nfs-cat", s.url("127.0.0.1", s.records[0]))
 		return out == content(0), err
 	})
-	if out, err := inside(s.t.Context(), clientName, "nfs-cat", s.url(old.Host, "record-0")); err == nil {
+	if out, err := inside(s.t.Context(), clientName, "nfs-cat", s.url(old.Host, s.records[0])); err == nil {
 		s.t.Errorf("%s: %s still serves clients: %q", what, old.Name, out)
 	}
 	stale.flow(1)
@@ -292,27 +292,29 @@ func (s *fencedNFS) url(address, file string) string {
 
 func content(record int) string { return fmt.Sprintf("this is record %d\n", record) }
 
-// record writes the next records by the service address, each of them until it is acknowledged.
+// record writes the next records by the service address, each of them until it is acknowledged: to a new file each time, since
+// nfs-cp takes none that is there, as one of an attempt may be of which nothing was heard.
 func (s *fencedNFS) record(n int) {
 	s.t.Helper()
 	for range n {
 		file := filepath.Join(s.t.TempDir(), "record")
-		s.check(os.WriteFile(file, []byte(content(s.records)), 0o600))
-		name := fmt.Sprint("record-", s.records)
-		s.await(time.Minute, "a write of "+name, func(ctx context.Context) (bool, error) {
+		s.check(os.WriteFile(file, []byte(content(len(s.records))), 0o600))
+		name, attempts := "", 0
+		s.await(time.Minute, fmt.Sprint("a write of record ", len(s.records)), func(ctx context.Context) (bool, error) {
+			attempts++
+			name = fmt.Sprintf("record-%d-%d", len(s.records), attempts)
 			_, err := inside(ctx, clientName, "nfs-cp", file, s.url(serviceAddress, name))
 			return err == nil, err
 		})
-		s.records++
+		s.records = append(s.records, name)
 	}
 }
 
 // has waits until a record is read by the service address, and fails the test if it is another one.
 func (s *fencedNFS) has(record int) {
 	s.t.Helper()
-	name := fmt.Sprint("record-", record)
-	s.await(time.Minute, "a read of "+name, func(ctx context.Context) (bool, error) {
-		out, err := inside(ctx, clientName, "nfs-cat", s.url(serviceAddress, name))
+	s.await(time.Minute, fmt.Sprint("a read of record ", record), func(ctx context.Context) (bool, error) {
+		out, err := inside(ctx, clientName, "nfs-cat", s.url(serviceAddress, s.records[record]))
 		if err == nil && out != content(record) {
 			err = local.Fatal(fmt.Errorf("it is %q", out))
 		}
@@ -336,23 +338,23 @@ type staleNFS struct {
 	late  time.Time // when the newest acknowledged write began
 }
 
-// startStaleNFS returns when its first write was acknowledged.
+// startStaleNFS returns when some of its writes have been acknowledged.
 func (s *fencedNFS) startStaleNFS(at *local.Server) *staleNFS {
 	s.t.Helper()
 	file := filepath.Join(s.t.TempDir(), "split")
 	s.check(os.WriteFile(file, []byte("x"), 0o600))
-	url := s.url(at.Host, "split")
-	s.await(time.Minute, "a write to "+at.Name, func(ctx context.Context) (bool, error) {
-		_, err := inside(ctx, clientName, "nfs-cp", file, url)
-		return err == nil, err
-	})
 	ctx, stop := context.WithCancel(s.t.Context())
-	c := &staleNFS{late: time.Now(), stop: stop, tried: make(chan struct{})}
+	c := &staleNFS{stop: stop, tried: make(chan struct{})}
+	acknowledged := make(chan struct{}, 1)
 	c.group.Go(func() {
-		for ctx.Err() == nil {
+		for i := 0; ctx.Err() == nil; i++ {
 			began := time.Now()
-			if _, err := inside(ctx, clientName, "nfs-cp", file, url); err == nil {
+			if _, err := inside(ctx, clientName, "nfs-cp", file, s.url(at.Host, fmt.Sprintf("split-%s-%d", at.Name, i))); err == nil {
 				c.late = began
+				select {
+				case acknowledged <- struct{}{}:
+				default:
+				}
 			}
 			select {
 			case c.tried <- struct{}{}:
@@ -361,6 +363,13 @@ func (s *fencedNFS) startStaleNFS(at *local.Server) *staleNFS {
 			}
 		}
 	})
+	for range 3 {
+		select {
+		case <-acknowledged:
+		case <-time.After(time.Minute):
+			s.t.Fatalf("%s acknowledges no writes", at.Name)
+		}
+	}
 	return c
 }
 
