@@ -38,10 +38,11 @@ type havoc struct {
 	last   string            // the newest acknowledged write
 	cuts   map[string]string // data of acknowledged snapshots
 	owed   []string          // acknowledged writes that a failover left behind
+	seen   map[string]bool   // what an operator saw in a diverged snapshot and did not want
 }
 
 func (h *havoc) play(actions int) {
-	h.cuts = make(map[string]string)
+	h.cuts, h.seen = make(map[string]string), make(map[string]bool)
 	h.wait()
 	for range actions {
 		h.count++
@@ -58,6 +59,7 @@ func (h *havoc) play(actions int) {
 		h.takeOver()
 		h.wait()
 	}
+	h.operate()
 	h.checkHealed()
 }
 
@@ -199,6 +201,27 @@ func (h *havoc) takeOver() {
 	h.rounds()
 }
 
+// operate does what only an operator may: a replica that has nothing in common with the active one any more, since that one
+// was itself fetched anew meanwhile, keeps its diverged snapshot and waits until somebody has looked at it.
+func (h *havoc) operate() {
+	v := h.View()
+	for r := range v.ReplicasOf(fleetShare) {
+		if r.State != cairn.ReplicaOutOfSync || !strings.Contains(r.Have.Fault.Message, "delete that one, then it is fetched anew") {
+			continue
+		}
+		for i := range v.InstancesOn(r.ID) {
+			if !v.Snapshot(i.Snapshot).Diverged {
+				continue
+			}
+			h.seen[h.nodes[r.Node].disk.objects[r.ID].snapshots[i.Snapshot]] = true
+			h.note("%s is deleted by an operator", i.Snapshot)
+			h.must(h, &fsm.DeleteSnapshot{ID: i.Snapshot})
+		}
+		h.wait()
+		h.wait()
+	}
+}
+
 func (h *havoc) check() {
 	h.served() // fails if there are two
 	v := h.View()
@@ -245,7 +268,7 @@ func (h *havoc) checkHealed() {
 			h.Errorf("healed, but %s keeps %d sync points", r.ID, points)
 		}
 	}
-	kept := make(map[string]bool)
+	kept := maps.Clone(h.seen)
 	for snap := range v.SnapshotsOf(fleetShare) {
 		for i := range v.InstancesOf(snap.ID) {
 			if snap.Diverged {
