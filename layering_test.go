@@ -44,6 +44,8 @@ var layers = map[string][]string{
 	"rpc/client":              {"", "rpc"},
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
 	"deploy/lab/netlab":       {"", "drivers/tool"},
+	"chaos/model":             {},
+	"chaos/validate":          {"chaos/model"},
 	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "gateway", "rpc", "cmd"},
 	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
 	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},

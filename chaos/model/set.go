@@ -1,0 +1,105 @@
+package model
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// set is the state of the model of named values. It is never changed, only replaced. Entries are in order of name.
+type set struct{ entries []entry }
+
+type entry struct {
+	name, value string
+	leaving     bool // removed, and some node has not enforced it yet
+}
+
+func (s set) equal(other set) bool { return slices.Equal(s.entries, other.entries) }
+
+func (s set) String() string {
+	var all []string
+	for _, e := range s.entries {
+		all = append(all, fmt.Sprintf("%+v", e))
+	}
+	return strings.Join(all, " ")
+}
+
+// find returns the entry of that name, if it is one that counts, and its place.
+func (s set) find(name string) (value string, there bool, at int) {
+	at, found := slices.BinarySearchFunc(s.entries, name, func(e entry, name string) int { return strings.Compare(e.name, name) })
+	if !found {
+		return "", false, -1
+	}
+	return s.entries[at].value, !s.entries[at].leaving, at
+}
+
+func (s set) put(name, value string, leaving bool) set {
+	next := slices.Clone(s.entries)
+	at, found := slices.BinarySearchFunc(next, name, func(e entry, name string) int { return strings.Compare(e.name, name) })
+	if !found {
+		next = slices.Insert(next, at, entry{})
+	}
+	next[at] = entry{name, value, leaving}
+	return set{next}
+}
+
+func (s set) step(kind Kind, in Input, out Output, known bool) (set, bool) {
+	value, there, at := s.find(in.Name)
+	if known && out.Refusal != "" {
+		switch out.Refusal {
+		case NotFound:
+			return s, kind != List && kind != Set && kind != Replace && !there
+		case Exists:
+			return s, kind == Put && (there && value != in.Value || in.Value == "")
+		}
+		return s, true
+	}
+	switch kind {
+	case Put:
+		if there && value != in.Value {
+			return s, !known
+		}
+		return s.put(in.Name, in.Value, false), true
+	case Set:
+		return s.put(in.Name, in.Value, false), true
+	case Get:
+		return s, there && len(out.Items) == 1 && out.Items[0].Value == value
+	case List:
+		return s, s.shows(out.Items)
+	case Remove:
+		if at < 0 {
+			return s, !known
+		}
+		return s.put(in.Name, value, true), true
+	case Replace:
+		return s.replace(in.Items), true
+	}
+	return s, false
+}
+
+// shows reports whether these are all entries that count. What is leaving may be shown or not.
+func (s set) shows(items []Item) bool {
+	for _, item := range items {
+		value, there, _ := s.find(item.Name)
+		if item.Leaving == there || there && value != item.Value {
+			return false
+		}
+	}
+	for _, e := range s.entries {
+		if !e.leaving && !slices.ContainsFunc(items, func(item Item) bool { return item.Name == e.name }) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s set) replace(items []Item) set {
+	next := s
+	for _, e := range s.entries {
+		next = next.put(e.name, e.value, true)
+	}
+	for _, item := range items {
+		next = next.put(item.Name, item.Value, false)
+	}
+	return next
+}
