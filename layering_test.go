@@ -44,11 +44,13 @@ var layers = map[string][]string{
 	"rpc/client":              {"", "rpc"},
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
 	"deploy/lab/netlab":       {"", "drivers/tool"},
+	"chaos/dav":               {},
+	"chaos/local":             {"", "drivers/tool", "rpc"},
 	"chaos/model":             {},
 	"chaos/validate":          {"chaos/model"},
-	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "gateway", "rpc", "cmd"},
-	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
-	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "cmd"},
+	"cmd":                     {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "gateway", "rpc", "chaos", "cmd"},
+	"bench":                   {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "chaos", "cmd"},
+	"systemtest":              {"", "fsm", "cluster", "actors", "drivers", "replication", "failover", "rpc", "chaos", "cmd"},
 }
 
 // TestLayering holds the table against the imports. The absences carry the design: drivers does not know fsm, fsm does not

@@ -17,7 +17,7 @@ import (
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/actors"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/local"
 	"github.com/cairn-storage/cairn/fsm"
 	"github.com/cairn-storage/cairn/rpc/client"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"

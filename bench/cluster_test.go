@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-storage/cairn"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/local"
 	"github.com/cairn-storage/cairn/cmd/cairn/node"
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/rpc/client"

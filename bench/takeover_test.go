@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn/chaos/local"
 	"github.com/cairn-storage/cairn/cluster"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
 	"github.com/cairn-storage/cairn/rpc/client"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
+	"github.com/cairn-storage/cairn/chaos/dav"
 )
 
 // TestSameURL: a client keeps the URL of a node that has nothing to do with the share, and writes through it while the node of

@@ -8,7 +8,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/local"
 )
 
 // network is a network that the test has made: each server has a network namespace and an address of its own, and all of

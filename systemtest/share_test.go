@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
+	"github.com/cairn-storage/cairn/chaos/dav"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 

@@ -33,6 +33,22 @@ func ack(record uint64, node string, epoch uint64, call, end time.Duration) mode
 	return model.Ack{Share: "docs", Path: "p" + string(rune('0'+record)), Record: record, Sum: "sum", Node: node, Epoch: epoch, Call: call, Return: end}
 }
 
+func at(node string, index uint64, digest string, diverged bool) model.StateAt {
+	return model.StateAt{Node: node, Index: index, Digest: digest, Diverged: diverged}
+}
+
+func still(resource, state string, since time.Duration) model.Transient {
+	return model.Transient{Resource: resource, State: state, For: since}
+}
+
+func tried(share, who, granted string, read, write bool) model.Probe {
+	return model.Probe{Share: share, Who: who, Granted: granted, Read: read, Write: write}
+}
+
+func joined(token, machine string, in bool) model.Join {
+	return model.Join{Token: token, Machine: machine, Joined: in}
+}
+
 func TestOneWriter(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -95,21 +111,21 @@ func TestDisksAndRows(t *testing.T) {
 }
 
 func TestSameState(t *testing.T) {
-	judge(t, SameState([]model.StateAt{{"n1", 7, "x", false}, {"n2", 7, "x", false}, {"n3", 8, "y", false}}))
-	judge(t, SameState([]model.StateAt{{"n1", 7, "x", false}, {"n2", 7, "y", false}}), "n2", "digest y at entry 7")
-	judge(t, SameState([]model.StateAt{{"n1", 7, "x", true}}), "n1", "says that nodes differ")
+	judge(t, SameState([]model.StateAt{at("n1", 7, "x", false), at("n2", 7, "x", false), at("n3", 8, "y", false)}))
+	judge(t, SameState([]model.StateAt{at("n1", 7, "x", false), at("n2", 7, "y", false)}), "n2", "digest y at entry 7")
+	judge(t, SameState([]model.StateAt{at("n1", 7, "x", true)}), "n1", "says that nodes differ")
 }
 
 func TestSettled(t *testing.T) {
-	judge(t, Settled([]model.Transient{{"share/a", "creating", 3 * second}}, 30*second))
-	judge(t, Settled([]model.Transient{{"share/a", "creating", 31 * second}}, 30*second), "share/a", "creating", "31s")
+	judge(t, Settled([]model.Transient{still("share/a", "creating", 3*second)}, 30*second))
+	judge(t, Settled([]model.Transient{still("share/a", "creating", 31*second)}, 30*second), "share/a", "creating", "31s")
 }
 
 func TestRulesHold(t *testing.T) {
-	judge(t, RulesHold([]model.Probe{{"docs", "ann", "rw", true, true}, {"docs", "bob", "ro", true, false}, {"docs", "eve", "", false, false}}))
-	judge(t, RulesHold([]model.Probe{{"docs", "bob", "ro", true, true}}), `bob is granted "ro"`, "writing is possible: true")
-	judge(t, RulesHold([]model.Probe{{"docs", "ann", "rw", true, false}}), "writing is possible: false")
-	judge(t, RulesHold([]model.Probe{{"docs", "eve", "", true, false}}), "reading is possible: true")
+	judge(t, RulesHold([]model.Probe{tried("docs", "ann", "rw", true, true), tried("docs", "bob", "ro", true, false), tried("docs", "eve", "", false, false)}))
+	judge(t, RulesHold([]model.Probe{tried("docs", "bob", "ro", true, true)}), `bob is granted "ro"`, "writing is possible: true")
+	judge(t, RulesHold([]model.Probe{tried("docs", "ann", "rw", true, false)}), "writing is possible: false")
+	judge(t, RulesHold([]model.Probe{tried("docs", "eve", "", true, false)}), "reading is possible: true")
 }
 
 func TestEvents(t *testing.T) {
@@ -126,8 +142,8 @@ func TestEvents(t *testing.T) {
 }
 
 func TestTokensOnce(t *testing.T) {
-	judge(t, TokensOnce([]model.Join{{"t", "m1", true}, {"t", "m2", false}, {"t", "m1", true}}))
-	judge(t, TokensOnce([]model.Join{{"t", "m1", true}, {"t", "m2", true}}), "let m1 in, and m2 too")
+	judge(t, TokensOnce([]model.Join{joined("t", "m1", true), joined("t", "m2", false), joined("t", "m1", true)}))
+	judge(t, TokensOnce([]model.Join{joined("t", "m1", true), joined("t", "m2", true)}), "let m1 in, and m2 too")
 }
 
 // TestAll: every check is in the list, and a check that had nothing to look at says so.

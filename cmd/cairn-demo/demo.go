@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cairn-storage/cairn"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn/chaos/local"
 )
 
 // The one share of the demonstration, its snapshot and its user.

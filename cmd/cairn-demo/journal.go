@@ -8,8 +8,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn/chaos/local"
 )
 
 // journal appends numbered records to a share, one after another and always by the same URL, and remembers when each was

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cairn-storage/cairn"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn/chaos/local"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 

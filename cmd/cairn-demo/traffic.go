@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
+	"github.com/cairn-storage/cairn/chaos/dav"
 )
 
 // traffic is clients that read and write the share all the time. Every read is checked; the first thing that goes wrong ends

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
+	"github.com/cairn-storage/cairn/chaos/dav"
 )
 
 // upload writes the whole tree into the share and returns the sums of what it sent, computed while it was sent, and the

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 
 	dav "golang.org/x/net/webdav"
@@ -76,8 +77,17 @@ func (q *request) change() error {
 	case q.Method == "DELETE" || q.Method == "MOVE":
 		q.x.locks.end(q.path)
 	}
+	q.sign()
 	q.out.WriteHeader(under.status)
 	return nil
+}
+
+// sign says in the answer who has made a change, and in which epoch it was committed: mayWrite has checked that it is the one
+// that the request began in.
+func (q *request) sign() {
+	spec := q.terms.spec
+	q.out.Header().Set(Replica, string(spec.ID.Replica))
+	q.out.Header().Set(Epoch, strconv.FormatUint(spec.Epoch, 10))
 }
 
 // put prepares the whole file in the staging directory. A body that breaks off leaves the old content.

@@ -354,3 +354,28 @@ func TestGate(t *testing.T) {
 		t.Fatal("the gate stays held")
 	}
 }
+
+// TestChangesAreSigned: the answer to a change that was made says which replica has committed it, and in which epoch; nothing else does.
+func TestChangesAreSigned(t *testing.T) {
+	f := newFixture(t)
+	f.export()
+	signed := func(epoch string, answer result) {
+		t.Helper()
+		if got := answer.header.Get(Epoch); got != epoch {
+			t.Errorf("epoch %q, want %q", got, epoch)
+		}
+		if got := answer.header.Get(Replica); (got == "replica-1") != (epoch != "") {
+			t.Errorf("replica %q", got)
+		}
+	}
+	signed("5", f.want(201, "PUT", "/a", "one"))
+	f.spec.Epoch = 6
+	f.export()
+	signed("6", f.want(204, "PUT", "/a", "two"))
+	signed("6", f.want(201, "MKCOL", "/d", ""))
+	signed("6", f.want(201, "MOVE", "/a", "", "Destination: /b"))
+	signed("6", f.want(204, "DELETE", "/b", ""))
+	signed("", f.want(409, "PUT", "/no/a", "x"))
+	f.must(f.e.Fence(f.ctx, "replica-1", 7))
+	signed("", f.want(503, "PUT", "/a", "x"))
+}

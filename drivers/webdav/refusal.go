@@ -27,6 +27,13 @@ type refusal struct {
 // Unchanged is the header of a 503 whose request has had no effect, because the share is not served here, or not any more.
 const Unchanged = "Cairn-Unchanged"
 
+// Headers of the answer to a change that was made: the ID of the replica that committed it, and its epoch at that moment. Who
+// collects them can tell whether two copies were ever writable at the same time.
+const (
+	Replica = "Cairn-Replica"
+	Epoch   = "Cairn-Epoch"
+)
+
 func (r *refusal) Error() string { return fmt.Sprintf("%s (%d)", r.line, r.status) }
 
 func refuse(status int, line string) *refusal { return &refusal{status: status, line: line} }

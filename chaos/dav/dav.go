@@ -88,9 +88,15 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // Put writes a whole file of size bytes.
 func (c *Client) Put(ctx context.Context, name string, data io.Reader, size int64) error {
+	_, err := c.PutHeader(ctx, name, data, size)
+	return err
+}
+
+// PutHeader is Put with the header of the answer, in which a server may say who has committed the file.
+func (c *Client) PutHeader(ctx context.Context, name string, data io.Reader, size int64) (http.Header, error) {
 	request, err := c.request(ctx, http.MethodPut, name, io.NopCloser(data))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	request.ContentLength = size
 	if size == 0 {
@@ -130,7 +136,8 @@ func (c *Client) Move(ctx context.Context, from, to string) error {
 	}
 	request.Header.Set("Destination", c.at(to).String())
 	request.Header.Set("Overwrite", "F")
-	return c.done(request)
+	_, err = c.done(request)
+	return err
 }
 
 func (c *Client) simple(ctx context.Context, method, name string) error {
@@ -138,7 +145,8 @@ func (c *Client) simple(ctx context.Context, method, name string) error {
 	if err != nil {
 		return err
 	}
-	return c.done(request)
+	_, err = c.done(request)
+	return err
 }
 
 // at is the URL of a name in the share.
@@ -178,14 +186,14 @@ func (c *Client) send(request *http.Request) (*http.Response, error) {
 }
 
 // done sends and reads the answer to its end, so that the connection can be used again.
-func (c *Client) done(request *http.Request) error {
+func (c *Client) done(request *http.Request) (http.Header, error) {
 	response, err := c.send(request)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer response.Body.Close()
 	if _, err := io.Copy(io.Discard, response.Body); err != nil {
-		return fmt.Errorf("%s %s: answer: %w", request.Method, request.URL.Path, err)
+		return nil, fmt.Errorf("%s %s: answer: %w", request.Method, request.URL.Path, err)
 	}
-	return nil
+	return response.Header, nil
 }
