@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/cluster/guard"
 )
@@ -41,21 +39,30 @@ func (e *Engine) readRound(ctx context.Context) (uint64, error) {
 	return command, nil
 }
 
-// proveLeader returns once a majority has acknowledged, in this term, what was sent after the call began.
+// proveLeader returns once a majority has acknowledged, in this term, what was sent after the call began. One request makes Raft
+// send heartbeats; it is the ledger that says when the right ones were answered, which is before Raft has counted them.
 func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) error {
 	asked := i.ledger.Mark()
+	lost := make(chan error, 1)
+	go func() { // a main loop that hangs on its disk never answers
+		if err := i.VerifyLeader().Error(); err != nil {
+			lost <- err
+		}
+	}()
 	for {
-		if err := verify(ctx, i.Raft); err != nil { // makes Raft send heartbeats now
-			return err
-		}
-		if ctx.Err() != nil {
-			return errUnproven
-		}
+		heard := i.ledger.Heard()
 		if i.CurrentTerm() != term {
 			return ErrNotLeader
 		}
 		if proof, ok := e.proof(i, term); ok && proof.Since(asked) {
 			return nil
+		}
+		select {
+		case <-heard:
+		case <-lost:
+			return ErrNotLeader
+		case <-ctx.Done():
+			return errUnproven
 		}
 	}
 }
@@ -73,21 +80,6 @@ func (e *Engine) ProofAge() (age time.Duration, ok bool) {
 	now := e.config.Clock()
 	proof, ok := e.proof(e.instance.Load(), e.ready.Load())
 	return max(0, now-proof.At), ok
-}
-
-// verify is VerifyLeader with a deadline: a main loop that hangs on its disk never answers.
-func verify(ctx context.Context, r *raft.Raft) error {
-	done := make(chan error, 1)
-	go func() { done <- r.VerifyLeader().Error() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			return ErrNotLeader
-		}
-		return nil
-	case <-ctx.Done():
-		return errUnproven
-	}
 }
 
 // WaitApplied waits until this node's state contains the log entry of index.

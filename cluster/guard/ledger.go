@@ -17,6 +17,7 @@ type Ledger struct {
 	mu    sync.Mutex
 	sends uint64
 	peers map[raft.ServerID]acknowledgement
+	heard chan struct{} // closed by the next acknowledgement
 }
 
 // Mark is a moment: by order, which is exact, and by clock, which counts sleep.
@@ -35,7 +36,7 @@ type acknowledgement struct {
 
 // NewLedger returns an empty ledger.
 func NewLedger(clock func() time.Duration) *Ledger {
-	return &Ledger{clock: clock, peers: make(map[raft.ServerID]acknowledgement)}
+	return &Ledger{clock: clock, peers: make(map[raft.ServerID]acknowledgement), heard: make(chan struct{})}
 }
 
 // Mark returns the present moment; every call is after all calls before it.
@@ -51,7 +52,16 @@ func (l *Ledger) acknowledge(id raft.ServerID, term uint64, mark Mark) {
 	defer l.mu.Unlock()
 	if old := l.peers[id]; term > old.term || term == old.term && mark.order > old.mark.order {
 		l.peers[id] = acknowledgement{term, mark}
+		close(l.heard)
+		l.heard = make(chan struct{})
 	}
+}
+
+// Heard returns a channel that is closed at the next acknowledgement. Look at Proof after this, and then receive.
+func (l *Ledger) Heard() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.heard
 }
 
 // Proof returns the newest moment at which a majority of the voters certainly had no leader later than term, the local
