@@ -53,8 +53,16 @@ func callerOf(ctx context.Context) *caller {
 	return c
 }
 
+// identify is the auth function of every method: users have theirs, nodes the protocol between nodes.
+func (s *Server) identify(ctx context.Context) (context.Context, error) {
+	if method, _ := grpc.Method(ctx); isPeerMethod(method) {
+		return s.authenticateNode(ctx)
+	}
+	return s.authenticate(ctx)
+}
+
 // authenticate finds out who calls and whether that role may call this method; whose things the caller sees is for the
-// handler. It is the auth function of users' methods.
+// handler.
 func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 	method, _ := grpc.Method(ctx)
 	who, err := claimOf(ctx)
@@ -84,7 +92,7 @@ func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 	return context.WithValue(ctx, callerKey{}, c), nil
 }
 
-// authenticateNode is the auth function of the node-to-node protocol. Whether the node is a member is for each call to judge:
+// authenticateNode lets any node call the node-to-node protocol. Whether the node is a member is for each call to judge:
 // one that is about to become one may say who it is, and one that was removed must be told so.
 func (s *Server) authenticateNode(ctx context.Context) (context.Context, error) {
 	who, err := claimOf(ctx)

@@ -20,7 +20,7 @@ import (
 // forward hands a request that belongs on the leader to the leader, as it is and once: a leader that is none any more
 // refuses it, so requests cannot go round in circles.
 func (s *Server) forward(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if s.cfg.Leadership.IsLeader() || readsStale(req) {
+	if !methods[info.FullMethod].leader || s.cfg.Leadership.IsLeader() || readsStale(req) {
 		return handler(ctx, req)
 	}
 	caller := callerOf(ctx)

@@ -11,7 +11,6 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/auth"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -32,32 +31,31 @@ func (s *Server) Options(creds credentials.TransportCredentials) []grpc.ServerOp
 	onPanic := recovery.WithRecoveryHandlerContext(s.recovered)
 	return []grpc.ServerOption{
 		grpc.Creds(creds),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.ChainUnaryInterceptor(
 			metrics.UnaryServerInterceptor(),
 			interceptors.UnaryServerInterceptor(log),
 			mapUnary,
-			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(s.authenticate), selector.MatchFunc(ofUsers)),
-			selector.UnaryServerInterceptor(auth.UnaryServerInterceptor(s.authenticateNode), selector.MatchFunc(ofNodes)),
+			auth.UnaryServerInterceptor(s.identify),
 			s.deadline,
-			selector.UnaryServerInterceptor(s.forward, selector.MatchFunc(ofLeader)),
+			s.forward,
 			recovery.UnaryServerInterceptor(onPanic),
 		),
 		grpc.ChainStreamInterceptor(
 			metrics.StreamServerInterceptor(),
 			interceptors.StreamServerInterceptor(log),
 			mapStream,
-			selector.StreamServerInterceptor(auth.StreamServerInterceptor(s.authenticate), selector.MatchFunc(ofUsers)),
-			selector.StreamServerInterceptor(auth.StreamServerInterceptor(s.authenticateNode), selector.MatchFunc(ofNodes)),
+			auth.StreamServerInterceptor(s.identify),
 			recovery.StreamServerInterceptor(onPanic),
 		),
 	}
 }
 
-func ofNodes(_ context.Context, c interceptors.CallMeta) bool  { return isPeerMethod(c.FullMethod()) }
-func ofUsers(_ context.Context, c interceptors.CallMeta) bool  { return !isPeerMethod(c.FullMethod()) }
-func ofLeader(_ context.Context, c interceptors.CallMeta) bool { return methods[c.FullMethod()].leader }
+// streamWorkers is how many calls at once run on goroutines that stay, whose stacks have grown to what a call needs; a new one
+// copies its own several times. Calls beyond that get a goroutine each.
+const streamWorkers = 128
 
 func mapUnary(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	answer, err := handler(ctx, req)
