@@ -210,10 +210,14 @@ func (r *report) get(b *testing.B, l *lab, clients, calls int) {
 	metrics := map[string]float64{}
 	for i, which := range []string{"leader", "any-server"} {
 		ratio := ratioOf(samples[i+1], samples[0], rate)
-		r.result(row{
+		one := row{
 			what: fmt.Sprintf("linearizable GetShare of %s, clients: %d", which, clients), value: median(samples[i+1]).String(),
-			limit: fmt.Sprintf("echo: %.0f/s", limit.perSecond), ratio: fmt.Sprintf("%.2fx", ratio), target: "at least 0.5x", met: ratio >= 0.5,
-		})
+			limit: fmt.Sprintf("echo: %.0f/s", limit.perSecond), ratio: fmt.Sprintf("%.2fx", ratio),
+		}
+		if clients > 1 || which == "leader" { // README.md says why one client of any server has no target
+			one.target, one.met = "at least 0.5x", ratio >= 0.5
+		}
+		r.result(one)
 		metrics[which+"-of-limit"] = ratio
 	}
 	once(b, metrics)
