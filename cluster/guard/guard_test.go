@@ -103,6 +103,36 @@ func TestStaleVerify(t *testing.T) {
 	})
 }
 
+// TestOneRequestProves asks while a heartbeat to everybody is under way: those answers prove nothing, and the next ones come
+// without being asked for again, and long before a heartbeat is due.
+func TestOneRequestProves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		members := cluster(t, 3, true, heartbeat)
+		first := leader(t, members, 10*time.Second)
+		<-time.After(time.Second)
+		release := first.wire.hold(func(_ raft.ServerID, r *raft.AppendEntriesRequest) bool { return r.LeaderCommitIndex == 0 }) // heartbeats
+		for seen := map[raft.ServerID]bool{}; len(seen) < 2; {
+			seen[<-first.wire.late] = true
+		}
+		asked := first.ledger.Mark()
+		first.VerifyLeader()
+		<-time.After(time.Microsecond) // it is registered
+		began := time.Now()
+		release()
+		for proven := false; !proven; {
+			heard := first.ledger.Heard()
+			proof, ok := first.ledger.Proof(first.CurrentTerm(), []raft.ServerID{"n1", "n2", "n3"}, first.id)
+			if proven = ok && proof.Since(asked); !proven {
+				<-heard
+			}
+		}
+		if waited := time.Since(began); waited >= heartbeat/10 {
+			t.Errorf("the proof came after %v, with the heartbeat that was due", waited)
+		}
+		stop(t, members)
+	})
+}
+
 func TestLedger(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		members := cluster(t, 3, true, heartbeat)
