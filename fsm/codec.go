@@ -31,6 +31,7 @@ const (
 	OpCreateType       Op = 14
 	OpDeleteType       Op = 15
 	OpSetQuota         Op = 16
+	OpChangeQuota      Op = 17
 	OpCreateShare      Op = 20
 	OpDeleteShare      Op = 21
 	OpResizeShare      Op = 22
@@ -77,6 +78,7 @@ var ops = map[Op]func() Command{
 	OpCreateType:       func() Command { return new(CreateType) },
 	OpDeleteType:       func() Command { return new(DeleteType) },
 	OpSetQuota:         func() Command { return new(SetQuota) },
+	OpChangeQuota:      func() Command { return new(ChangeQuota) },
 	OpCreateShare:      func() Command { return new(CreateShare) },
 	OpDeleteShare:      func() Command { return new(DeleteShare) },
 	OpResizeShare:      func() Command { return new(ResizeShare) },
@@ -129,7 +131,7 @@ const CurrentVersion = BundleVersion
 // View.CommandVersion is at least that.
 func Version(c Command) uint32 {
 	switch c.op() {
-	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot, OpCreateFencedShare, OpSetServiceAddress:
+	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot, OpCreateFencedShare, OpSetServiceAddress, OpChangeQuota:
 		return 2
 	}
 	return 1

@@ -7,11 +7,36 @@ import (
 	"github.com/cairn-storage/cairn"
 )
 
-// SetQuota sets all limits of a project. A limit below what the project has is legal: it only stops growth.
+// SetQuota sets all limits of a project. A limit below what the project has is legal: it only stops growth. It is in older logs;
+// nobody proposes it any more, since whoever means one limit would write back what he saw of the others.
 type SetQuota struct{ Quota cairn.Quota }
+
+// ChangeQuota sets those limits of a project that are not nil, and leaves the others as they are.
+type ChangeQuota struct {
+	Project                                 cairn.ProjectID
+	Shares, Bytes, Snapshots, SnapshotBytes *int64
+}
 
 func (*SetQuota) op() Op           { return OpSetQuota }
 func (c *SetQuota) target() string { return "quota/" + string(c.Quota.Project) }
+
+func (*ChangeQuota) op() Op           { return OpChangeQuota }
+func (c *ChangeQuota) target() string { return "quota/" + string(c.Project) }
+
+func (c *ChangeQuota) apply(tx *Tx) (string, error) {
+	row := cairn.Quota{Project: c.Project, Limits: tx.Quota(c.Project).Limits}
+	for _, change := range []struct {
+		limit *int64
+		to    *int64
+	}{
+		{&row.Limits.Shares, c.Shares}, {&row.Limits.Bytes, c.Bytes}, {&row.Limits.Snapshots, c.Snapshots}, {&row.Limits.SnapshotBytes, c.SnapshotBytes},
+	} {
+		if change.to != nil {
+			*change.limit = *change.to
+		}
+	}
+	return (&SetQuota{row}).apply(tx)
+}
 
 func (c *SetQuota) apply(tx *Tx) (string, error) {
 	row := c.Quota

@@ -71,6 +71,17 @@ var verbs = map[string]func(*story, *args) Command{
 			Snapshots: a.size(a.value("snapshots", "-1")), SnapshotBytes: a.size(a.value("snapshot-bytes", "-1")),
 		}}}
 	},
+	"change-quota": func(s *story, a *args) Command {
+		limit := func(key string) *int64 {
+			text := a.value(key, "")
+			if text == "" {
+				return nil
+			}
+			n := a.size(text)
+			return &n
+		}
+		return &ChangeQuota{cairn.ProjectID(a.at(0)), limit("shares"), limit("bytes"), limit("snapshots"), limit("snapshot-bytes")}
+	},
 	"create-share": (*story).createShare,
 	"create-fenced": func(s *story, a *args) Command {
 		address := a.value("address", "")

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -372,4 +373,30 @@ func TestNodesLeave(t *testing.T) {
 	if names := c.shares(); len(names) != 0 {
 		t.Errorf("shares %v should be lost", names)
 	}
+}
+
+// TestLimitsAreIndependent: of two limits of a project that two clients change at the same time each is the last one that was set.
+func TestLimitsAreIndependent(t *testing.T) {
+	c := newCluster(t, 1)
+	api, ctx := c.admin(), t.Context()
+	const changes = 50
+	var group sync.WaitGroup
+	for _, set := range []func(n *int64) *pb.SetQuotaRequest{
+		func(n *int64) *pb.SetQuotaRequest { return &pb.SetQuotaRequest{Project: "p", Shares: n} },
+		func(n *int64) *pb.SetQuotaRequest { return &pb.SetQuotaRequest{Project: "p", Bytes: n} },
+	} {
+		group.Go(func() {
+			for n := int64(1); n <= changes; n++ {
+				answer, err := api.Quotas().SetQuota(ctx, set(&n))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if asked, limits := set(&n), answer.GetQuota().GetLimits(); asked.Shares != nil && limits.GetShares() != n || asked.Bytes != nil && limits.GetBytes() != n {
+					t.Errorf("after a limit was set to %d they are %v", n, limits)
+				}
+			}
+		})
+	}
+	group.Wait()
 }

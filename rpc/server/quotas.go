@@ -40,25 +40,25 @@ func (s *quotaService) SetQuota(ctx context.Context, req *pb.SetQuotaRequest) (*
 			return nil, fmt.Errorf("quota of %s: %d: want a number that is not negative, or -1 for unlimited: %w", name, *limit, cairn.ErrInvalid)
 		}
 	}
-	var limits cairn.Limits
-	out, err := s.commit(ctx, change{
+	change := change{
 		mutation: req.GetMutation(),
-		build: func(v *fsm.View) (fsm.Command, error) {
-			limits = changedLimits(v.Quota(project).Limits, req)
-			return &fsm.SetQuota{Quota: cairn.Quota{Project: project, Limits: limits}}, nil
+		build: func(*fsm.View) (fsm.Command, error) {
+			return &fsm.ChangeQuota{Project: project, Shares: req.Shares, Bytes: req.Bytes, Snapshots: req.Snapshots, SnapshotBytes: req.SnapshotBytes}, nil
 		},
-		again: func(string) fsm.Command { return &fsm.SetQuota{Quota: cairn.Quota{Project: project}} },
-	})
+		again: func(string) fsm.Command { return &fsm.ChangeQuota{Project: project} },
+	}
+	out, err := s.commit(ctx, change)
 	if err != nil {
 		return nil, err
 	}
-	if !out.dry {
-		limits = out.view.Quota(project).Limits
+	limits := out.view.Quota(project).Limits
+	if out.dry {
+		limits = changedLimits(limits, req)
 	}
 	return &pb.SetQuotaResponse{Quota: quotaPB(out.view, project, limits)}, nil
 }
 
-// changedLimits takes over the limits that the request names.
+// changedLimits is what a dry run would have made of the limits.
 func changedLimits(l cairn.Limits, req *pb.SetQuotaRequest) cairn.Limits {
 	for _, field := range []struct {
 		limit *int64
