@@ -6,7 +6,7 @@ TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test test-root race lint sweep system lab lab-test lab-sweep lab-shell record bench fuzz generate clean
+.PHONY: all build demo test test-root race lint sweep system chaos lab lab-test lab-sweep lab-shell record bench fuzz generate clean
 
 all: build
 
@@ -36,6 +36,12 @@ sweep: ## every crash point of every driver and of the actors, and real kills
 
 system: build ## clusters of real server processes
 	$(GOTEST) -count=1 -timeout 30m ./systemtest/...
+
+chaos: build ## real servers under faults, three and five of them: fixed seeds and a drawn one; SEED repeats one, REPORT keeps the pages
+	@set -e; report="$${REPORT:-$$(mktemp -d)}"; echo "reports in $$report"; \
+	for run in $${SEED:-"11 3" "12 5" "$$(date +%N | sed 's/^0*//') 3"}; do set -- $$run; \
+	  bin/cairn chaos run --seed "$$1" --nodes "$${2:-3}" --duration 30s --settle 90s --report "$$report/$$1"; \
+	done
 
 lab: ## the image of a virtual machine with a real storage kernel, built once (deploy/lab)
 	deploy/lab/lab build

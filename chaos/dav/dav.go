@@ -10,7 +10,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"path"
 	"strings"
@@ -25,6 +27,7 @@ type Config struct {
 	Password    string
 	Connections int           // kept open at the same time; 1 if 0
 	Timeout     time.Duration // of each request, its body included; 1 minute if 0
+	Source      netip.Addr    // where connections come from; whichever the system chooses if zero
 }
 
 // Client reads and writes one share. It is safe for concurrent use.
@@ -73,6 +76,10 @@ func New(cfg Config) (*Client, error) {
 		MaxConnsPerHost:     connections,
 		MaxIdleConnsPerHost: connections,
 		DisableCompression:  true,
+	}
+	if cfg.Source.IsValid() {
+		dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: cfg.Source.AsSlice()}}
+		transport.DialContext = dialer.DialContext
 	}
 	c := &Client{base: base, http: &http.Client{Transport: transport, Timeout: timeout, CheckRedirect: noRedirect}}
 	if cfg.User != "" {

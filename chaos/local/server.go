@@ -40,6 +40,9 @@ func (s *Server) Address() string { return net.JoinHostPort(s.Host, apiPort) }
 // HTTPAddress is where the server answers WebDAV.
 func (s *Server) HTTPAddress() string { return net.JoinHostPort(s.Host, httpPort) }
 
+// Zone is the server's failure domain, which it has for itself.
+func (s *Server) Zone() string { return "zone-" + s.Name }
+
 // Disk is the directory for the data directory alone: where a test mounts a file system.
 func (s *Server) Disk() string { return filepath.Join(s.Dir, "disk") }
 
@@ -48,6 +51,17 @@ func (s *Server) DataDir() string { return filepath.Join(s.Disk(), "data") }
 
 // PoolDir is the server's only pool, named "data".
 func (s *Server) PoolDir() string { return filepath.Join(s.Dir, "pool") }
+
+// Impostor is another machine that claims to be this server: the same name and addresses, and disks of its own. It is never to be
+// started. remove takes its files away.
+func (s *Server) Impostor() (impostor *Server, remove func() error, err error) {
+	dir, err := os.MkdirTemp(filepath.Dir(s.Dir), s.Name+"-impostor-")
+	if err != nil {
+		return nil, nil, fmt.Errorf("impostor: %w", err)
+	}
+	impostor = &Server{Name: s.Name, Host: s.Host, Dir: dir, File: filepath.Join(dir, "cairn.toml"), Log: filepath.Join(dir, "server.log"), executable: s.executable}
+	return impostor, func() error { return os.RemoveAll(dir) }, impostor.writeConfig("")
+}
 
 func (s *Server) writeConfig(poolSize string) error {
 	for _, dir := range []string{s.Disk(), s.PoolDir()} {
@@ -60,12 +74,12 @@ data_dir = %q
 listen = %q
 gossip = %q
 http = %q
-
+zone = %q
 [[pool]]
 name = "data"
 driver = "dir"
 path = %q
-`, s.Name, s.DataDir(), s.Address(), net.JoinHostPort(s.Host, gossipPort), s.HTTPAddress(), s.PoolDir())
+`, s.Name, s.DataDir(), s.Address(), net.JoinHostPort(s.Host, gossipPort), s.HTTPAddress(), s.Zone(), s.PoolDir())
 	if poolSize != "" {
 		text += fmt.Sprintf("max_size = %q\n", poolSize)
 	}

@@ -62,7 +62,9 @@ type Probe struct {
 // Event is one line of the history that the cluster keeps.
 type Event struct {
 	Seq, Index uint64
+	At         time.Duration // when it was decided, by the leader's clock, since the run began
 	Kind       string
+	Project    string
 	Resource   string
 	Message    string
 }

@@ -23,15 +23,20 @@ const (
 	DeleteSnapshot Kind = "snapshot.delete" // ID of the snapshot
 )
 
-// Of a set: named values, such as types, limits of a project, open join tokens, or the access rules of one share.
+// Of a set: named values, such as types, limits of a project, open join tokens, or the access rules of one share. An entry may
+// be shown as leaving for a while after it has been removed.
 const (
-	Put     Kind = "set.put"     // Name, Value; refused with EXISTS if the name has another value
+	Put     Kind = "set.put"     // Name, Value; refused with "already exists" if the name has another value
+	Add     Kind = "set.add"     // Name; the value is the ID that it gets; refused with "already exists" if there is one
 	Set     Kind = "set.set"     // Name, Value; never refused with EXISTS
 	Get     Kind = "set.get"     // Name
 	List    Kind = "set.list"    //
-	Remove  Kind = "set.remove"  // Name
+	Remove  Kind = "set.remove"  // Name, and with an ID only if that is its value
 	Replace Kind = "set.replace" // Items are the whole set
 )
+
+// Other is the beginning of kinds that no model describes: they are remembered, and must only not be answered with nonsense.
+const Other = "other."
 
 // Outcome says whether what an operation did is known.
 type Outcome string
@@ -97,7 +102,9 @@ type Takeover struct {
 	Planned bool
 	// LeftBehind is how much time of writes the cluster said stays behind; 0 of a planned one.
 	LeftBehind time.Duration
-	At         time.Duration // when it was decided, since the run began
+	// At is the last moment at which the old active one can have written, since the run began: of a failover when its node was
+	// declared down.
+	At time.Duration
 }
 
 // Fault is something that was done to the cluster.

@@ -48,9 +48,9 @@ func (s set) step(kind Kind, in Input, out Output, known bool) (set, bool) {
 	if known && out.Refusal != "" {
 		switch out.Refusal {
 		case NotFound:
-			return s, kind != List && kind != Set && kind != Replace && !there
+			return s, (kind == Get || kind == Remove) && !(there && hits(value, in.ID))
 		case Exists:
-			return s, kind == Put && (there && value != in.Value || in.Value == "")
+			return s, there && (kind == Add || kind == Put && value != in.Value)
 		}
 		return s, true
 	}
@@ -60,14 +60,19 @@ func (s set) step(kind Kind, in Input, out Output, known bool) (set, bool) {
 			return s, !known
 		}
 		return s.put(in.Name, in.Value, false), true
+	case Add:
+		if there {
+			return s, !known
+		}
+		return s.put(in.Name, out.ID, false), true
 	case Set:
 		return s.put(in.Name, in.Value, false), true
 	case Get:
 		return s, there && len(out.Items) == 1 && out.Items[0].Value == value
 	case List:
-		return s, s.shows(out.Items)
+		return s.list(out.Items)
 	case Remove:
-		if at < 0 {
+		if at < 0 || !hits(value, in.ID) {
 			return s, !known
 		}
 		return s.put(in.Name, value, true), true
@@ -77,20 +82,26 @@ func (s set) step(kind Kind, in Input, out Output, known bool) (set, bool) {
 	return s, false
 }
 
-// shows reports whether these are all entries that count. What is leaving may be shown or not.
-func (s set) shows(items []Item) bool {
+// hits reports whether a request that names an ID, or none, is about an entry with the value. "" is an ID that nobody has seen yet.
+func hits(value, id string) bool { return id == "" || value == "" || value == id }
+
+// list is the state if these are all entries that count. What is leaving may be shown or not.
+func (s set) list(items []Item) (set, bool) {
 	for _, item := range items {
 		value, there, _ := s.find(item.Name)
-		if item.Leaving == there || there && value != item.Value {
-			return false
+		if item.Leaving == there || there && !hits(value, item.Value) {
+			return s, false
+		}
+		if there && value == "" {
+			s = s.put(item.Name, item.Value, false)
 		}
 	}
 	for _, e := range s.entries {
 		if !e.leaving && !slices.ContainsFunc(items, func(item Item) bool { return item.Name == e.name }) {
-			return false
+			return s, false
 		}
 	}
-	return true
+	return s, true
 }
 
 func (s set) replace(items []Item) set {

@@ -114,7 +114,7 @@ func (s slot) step(kind Kind, in Input, out Output, known bool) (slot, bool) {
 	if kind == DeleteSnapshot {
 		i = s.holder(in.ID)
 	}
-	if i < 0 || s.rows[i].leaving && kind != DeleteShare {
+	if i < 0 || s.rows[i].leaving && kind != DeleteShare && kind != ListSnapshots {
 		return s, !known // what is not there cannot have been changed
 	}
 	switch kind {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -19,6 +20,9 @@ import (
 func Linearizable(operations []model.Operation, limit time.Duration) []Violation {
 	parts := map[string][]porcupine.Operation{}
 	for _, op := range operations {
+		if strings.HasPrefix(string(op.Kind), model.Other) {
+			continue
+		}
 		end := int64(op.Return)
 		if op.Outcome == model.Unknown {
 			if reads(op.Kind) {

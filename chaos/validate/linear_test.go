@@ -115,6 +115,7 @@ func TestLinearizable(t *testing.T) {
 			{4, 5, model.CreateShare, making, no(model.Exists), false},
 			{6, 7, model.UpdateShare, model.Input{ID: "A", Value: "2"}, no(model.Precondition), false},
 		}, false},
+		{"what is being deleted can be looked into", []told{create, deleted, {4, 5, model.ListSnapshots, byID, done, false}}, false},
 		{"a change of what is being deleted", []told{create, deleted, {4, 5, model.UpdateShare, model.Input{ID: "A", Value: "2"}, done, false}}, true},
 		{"back from the dead", []told{
 			create, deleted,
@@ -185,6 +186,22 @@ func TestLinearizable(t *testing.T) {
 			{0, 1, model.Put, model.Input{Name: "k", Value: "1"}, done, false},
 			{2, 3, model.Remove, model.Input{Name: "k"}, done, false},
 			{4, 5, model.List, model.Input{}, shown(model.Item{Name: "k", Value: "1"}), false},
+		}, true},
+		{"a token", []told{
+			{0, 1, model.Add, model.Input{Name: "k"}, done, true},
+			{2, 3, model.Add, model.Input{Name: "k"}, no(model.Exists), false},
+			{4, 5, model.List, model.Input{}, shown(model.Item{Name: "k", Value: "T"}), false},
+			{6, 7, model.Remove, model.Input{Name: "k", ID: "T"}, done, false},
+			{8, 9, model.Add, model.Input{Name: "k"}, model.Output{ID: "U"}, false},
+			{10, 11, model.Remove, model.Input{Name: "k", ID: "T"}, no(model.NotFound), false},
+		}, false},
+		{"a token twice", []told{
+			{0, 1, model.Add, model.Input{Name: "k"}, model.Output{ID: "T"}, false},
+			{2, 3, model.Add, model.Input{Name: "k"}, model.Output{ID: "U"}, false},
+		}, true},
+		{"another token's removal", []told{
+			{0, 1, model.Add, model.Input{Name: "k"}, model.Output{ID: "T"}, false},
+			{2, 3, model.Remove, model.Input{Name: "k", ID: "U"}, done, false},
 		}, true},
 		{"a removal of nothing", []told{{0, 1, model.Remove, model.Input{Name: "k"}, done, false}}, true},
 	} {

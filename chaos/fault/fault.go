@@ -1,0 +1,170 @@
+// Package fault is what a chaos run does to a cluster of real servers: each fault is a row of a table, with what it needs, how
+// it is done, and how it is healed. What a fault chooses it chooses from the random source that it is given. The package knows
+// processes, the network and disks; it knows nothing of clients and checks.
+package fault
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cairn-storage/cairn/chaos/local"
+	"github.com/cairn-storage/cairn/chaos/model"
+	"github.com/cairn-storage/cairn/chaos/network"
+	"github.com/cairn-storage/cairn/rpc/client"
+)
+
+// World is what faults are done to.
+type World struct {
+	Cluster *local.Cluster // nil: somebody else's cluster, of which only the API is known
+	Network *network.Network
+	Disks   *Disks
+	API     *client.Client
+	Guest   string // the name of the node whose disk may be taken away; "" is none
+	Log     func(format string, args ...any)
+
+	mu    sync.Mutex
+	joins []model.Join
+	wiped bool
+}
+
+// Needs is what a fault cannot be done without.
+type Needs uint8
+
+// What there may be.
+const (
+	NeedsAPI     Needs = 0
+	NeedsServers Needs = 1 << iota
+	NeedsNetwork
+	NeedsDisks
+	NeedsFreeze
+	NeedsGuest
+)
+
+// Fault is a kind of fault.
+type Fault struct {
+	Name  string
+	About string
+	Needs Needs
+	// Least and Most are how long it lasts.
+	Least, Most time.Duration
+	// Inject does it to a server, if it is one that has a target, and returns what ends it. An error means that it was not done.
+	Inject func(ctx context.Context, w *World, target *local.Server, random *rand.Rand) (Heal, error)
+}
+
+// Heal ends a fault. It may fail, and is then tried again.
+type Heal func(ctx context.Context) error
+
+// Table is all kinds of faults.
+func Table() []Fault {
+	return []Fault{
+		{"kill", "kill -9 of a server, started again", NeedsServers, 100 * time.Millisecond, 8 * time.Second, kill},
+		{"pause", "SIGSTOP of a server for less than its lease", NeedsServers, 100 * time.Millisecond, 1500 * time.Millisecond, pause},
+		{"stall", "SIGSTOP of a server for longer than its lease", NeedsServers, 3 * time.Second, 8 * time.Second, pause},
+		{"restart", "every server stopped and started, one after the other", NeedsServers, 0, 0, restart},
+		{"transfer", "the leadership moved five times in a row", NeedsAPI, 0, 0, transfer},
+		{"drain", "a node gives its active replicas away, and takes new ones again", NeedsAPI, time.Second, 4 * time.Second, drain},
+		{"partition", "a server and all others do not reach each other", NeedsNetwork, time.Second, 8 * time.Second, partition(true, true)},
+		{"mute", "others do not hear a server", NeedsNetwork, time.Second, 8 * time.Second, partition(true, false)},
+		{"deaf", "a server does not hear others", NeedsNetwork, time.Second, 8 * time.Second, partition(false, true)},
+		{"loss", "10 to 40 of 100 packets between a server and all others are lost", NeedsNetwork, 2 * time.Second, 8 * time.Second, loss},
+		{"full-pool", "the disk of a pool is full", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).PoolDir)},
+		{"full-log", "the disk of a raft log is full; a server that ended by it is started again", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).Disk)},
+		{"hang", "the disk of a raft log hangs", NeedsFreeze, time.Second, 6 * time.Second, hang},
+		{"rejoin", "a node is removed and joins again with empty disks; two machines race with one token", NeedsGuest, 0, 0, rejoin},
+	}
+}
+
+// Choose returns the kinds with the names, all if there are none, that can be done here, and why others cannot.
+func (w *World) Choose(names []string) (chosen []Fault, cannot []string, err error) {
+	has := w.has()
+	for _, f := range Table() {
+		if len(names) > 0 && !slices.Contains(names, f.Name) {
+			continue
+		}
+		if missing := f.Needs &^ has; missing != 0 {
+			cannot = append(cannot, f.Name+": needs "+missing.String())
+			continue
+		}
+		chosen = append(chosen, f)
+	}
+	for _, name := range names {
+		if !slices.ContainsFunc(Table(), func(f Fault) bool { return f.Name == name }) {
+			return nil, nil, fmt.Errorf("fault %q: is none of %s", name, strings.Join(Names(), ", "))
+		}
+	}
+	return chosen, cannot, nil
+}
+
+// Names are those of all kinds.
+func Names() []string {
+	var names []string
+	for _, f := range Table() {
+		names = append(names, f.Name)
+	}
+	return names
+}
+
+func (w *World) has() Needs {
+	has := NeedsAPI
+	if w.Cluster != nil {
+		has |= NeedsServers
+	}
+	if w.Network != nil {
+		has |= NeedsNetwork
+	}
+	if w.Disks != nil {
+		has |= NeedsDisks
+		if w.Disks.Freezes {
+			has |= NeedsFreeze
+		}
+	}
+	if w.Guest != "" {
+		has |= NeedsGuest
+	}
+	return has
+}
+
+func (n Needs) String() string {
+	var all []string
+	for _, need := range []struct {
+		bit  Needs
+		what string
+	}{
+		{NeedsServers, "server processes of its own"}, {NeedsNetwork, "network namespaces (root, iproute2, nft)"},
+		{NeedsDisks, "small disks of its own (root)"}, {NeedsFreeze, "a file system on a loop device that can be frozen (root)"},
+		{NeedsGuest, "a node to spare (4 nodes or more)"},
+	} {
+		if n&need.bit != 0 {
+			all = append(all, need.what)
+		}
+	}
+	return strings.Join(all, " and ")
+}
+
+// Joins is which machines have tried to join, and whether they are in; Wiped, whether a disk was taken away.
+func (w *World) Joins() []model.Join {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.joins)
+}
+
+// Wiped reports whether a disk was taken away.
+func (w *World) Wiped() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wiped
+}
+
+func (w *World) joined(j model.Join) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.joins = append(w.joins, j)
+}
+
+// none ends a fault that is over when it has been done.
+func none(context.Context) error { return nil }

@@ -1,0 +1,296 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn/chaos/local"
+	"github.com/cairn-storage/cairn/chaos/model"
+	"github.com/cairn-storage/cairn/chaos/traffic"
+	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
+)
+
+func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
+
+// leader is the server that leads, by the word of any that runs; nil if nobody knows.
+func (r *run) leader(ctx context.Context) *local.Server {
+	for _, s := range r.world.Cluster.Servers() {
+		if status, err := r.world.Cluster.Status(ctx, s); err == nil && status.GetLeader() != "" {
+			return r.world.Cluster.Server(status.GetLeader())
+		}
+	}
+	return nil
+}
+
+// active is the server that serves the first share; nil if nobody knows.
+func (r *run) active(ctx context.Context) *local.Server {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	answer, err := r.world.API.Shares().GetShare(ctx, &cairnv1.GetShareRequest{
+		Share: r.traffic.Shares()[0].ID, Read: &cairnv1.Read{Stale: true},
+	})
+	if err != nil || len(answer.GetShare().GetReplicas()) == 0 {
+		return nil
+	}
+	return r.world.Cluster.Server(answer.GetShare().GetReplicas()[0].GetNode())
+}
+
+// inspect waits until the cluster is at rest, and looks at everything.
+func (r *run) inspect(ctx context.Context, healed time.Duration) error {
+	r.say("everything is healed; waiting for rest")
+	f := &r.result.Final
+	r.result.History = r.traffic.History()
+	f.Transient = r.settle(ctx, healed)
+	for _, t := range f.Transient {
+		if t.For > r.Limits.Settle {
+			r.say("%s is still %s", t.Resource, t.State)
+		}
+	}
+	f.Joins = r.world.Joins()
+	var err error
+	if f.Streams, err = r.traffic.Streams(ctx); err != nil {
+		return err
+	}
+	if f.States, err = r.states(ctx); err != nil {
+		return err
+	}
+	if err := r.readShares(ctx, f); err != nil {
+		return err
+	}
+	if r.world.Cluster == nil {
+		return nil
+	}
+	if err := r.probe(ctx, f); err != nil {
+		return err
+	}
+	return r.lookAtDisks(ctx, f)
+}
+
+// settle watches what is in transition until nothing is, or for longer than the limit.
+func (r *run) settle(ctx context.Context, healed time.Duration) []model.Transient {
+	limit := r.Limits.Settle + r.Limits.Settle/4
+	seen := map[string]model.Transient{}
+	for {
+		moving, err := r.moving(ctx)
+		since := r.traffic.Now() - healed
+		if err != nil {
+			moving = map[string]string{"the cluster": "not answering: " + err.Error()}
+		}
+		for resource, state := range moving {
+			seen[resource] = model.Transient{Resource: resource, State: state, For: since}
+		}
+		if len(moving) == 0 || since > limit || ctx.Err() != nil {
+			var all []model.Transient
+			for _, t := range seen {
+				all = append(all, t)
+			}
+			if len(all) == 0 {
+				all = []model.Transient{{Resource: "the cluster", State: "at rest", For: since}}
+			}
+			return all
+		}
+		local.Pause(ctx, 250*time.Millisecond)
+	}
+}
+
+// moving is the state of everything that is not at rest, by resource.
+func (r *run) moving(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	moving := map[string]string{}
+	nodes, err := r.world.API.Nodes().ListNodes(ctx, &cairnv1.ListNodesRequest{})
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range nodes.GetNodes() {
+		if n.GetState() != "up" || n.GetDraining() {
+			moving["node/"+n.GetName()] = fmt.Sprintf("%s, draining %t", n.GetState(), n.GetDraining())
+		}
+	}
+	shares, err := r.world.API.Shares().ListShares(ctx, &cairnv1.ListSharesRequest{Project: "*"})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range shares.GetShares() {
+		if s.GetManilaStatus() != "available" || s.GetFault() != nil {
+			moving["share/"+s.GetId()] = fmt.Sprintf("%s (%s)", s.GetManilaStatus(), s.GetFault().GetMessage())
+		}
+		for _, replica := range s.GetReplicas() {
+			if !replica.GetSettled() || replica.GetState() == "out_of_sync" || replica.GetFault() != nil {
+				moving["replica/"+replica.GetId()] = fmt.Sprintf("%s on %s, settled %t (%s)", replica.GetState(), replica.GetNode(), replica.GetSettled(), replica.GetFault().GetMessage())
+			}
+		}
+	}
+	snapshots, err := r.world.API.Snapshots().ListSnapshots(ctx, &cairnv1.ListSnapshotsRequest{Project: "*"})
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range snapshots.GetSnapshots() {
+		if s.GetStatus() != "available" || s.GetFault() != nil {
+			moving["snapshot/"+s.GetId()] = fmt.Sprintf("%s (%s)", s.GetStatus(), s.GetFault().GetMessage())
+		}
+	}
+	return moving, r.movingRules(ctx, moving)
+}
+
+func (r *run) movingRules(ctx context.Context, moving map[string]string) error {
+	rules, err := r.world.API.Access().ListAccess(ctx, &cairnv1.ListAccessRequest{Target: &cairnv1.AccessTarget{Share: r.traffic.Rules()}})
+	for _, rule := range rules.GetRules() {
+		if rule.GetState() != "active" {
+			moving["rule/"+rule.GetId()] = rule.GetState()
+		}
+	}
+	return err
+}
+
+// states asks every node for its state until all have applied the same entry.
+func (r *run) states(ctx context.Context) ([]model.StateAt, error) {
+	var all []model.StateAt
+	ask := func(ctx context.Context) (map[uint64]bool, error) {
+		indexes := map[uint64]bool{}
+		if r.world.Cluster == nil {
+			status, err := r.world.API.Cluster().GetClusterStatus(ctx, &cairnv1.GetClusterStatusRequest{})
+			if err == nil {
+				all = append(all, stateOf(status))
+				indexes[status.GetAppliedIndex()] = true
+			}
+			return indexes, err
+		}
+		for _, s := range r.world.Cluster.Servers() {
+			status, err := r.world.Cluster.Status(ctx, s)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.Name, err)
+			}
+			all = append(all, stateOf(status))
+			indexes[status.GetAppliedIndex()] = true
+		}
+		return indexes, nil
+	}
+	return all, local.Await(ctx, "all servers at the same entry", func(ctx context.Context) (bool, error) {
+		indexes, err := ask(ctx)
+		return err == nil && len(indexes) == 1, err
+	})
+}
+
+func stateOf(s *cairnv1.GetClusterStatusResponse) model.StateAt {
+	return model.StateAt{Node: s.GetAnsweredBy(), Index: s.GetAppliedIndex(), Digest: s.GetDigest(), Diverged: s.GetDiverged()}
+}
+
+// readShares reads every record through the door of some node.
+func (r *run) readShares(ctx context.Context, f *model.Final) error {
+	nodes, err := r.world.API.Nodes().ListNodes(ctx, &cairnv1.ListNodesRequest{})
+	if err != nil {
+		return err
+	}
+	for i, share := range r.traffic.Shares() {
+		door, err := r.traffic.Door(share, nodes.GetNodes()[i%len(nodes.GetNodes())].GetHttpAddress())
+		if err != nil {
+			return err
+		}
+		var files map[string]string
+		err = local.Await(ctx, "the whole content of share "+share.Name, func(ctx context.Context) (bool, error) {
+			if files, err = traffic.Read(ctx, door); err != nil {
+				r.note("share %s: a read broke off: %v", share.Name, err)
+			}
+			return err == nil, err
+		})
+		if err != nil {
+			return err
+		}
+		f.Shares = append(f.Shares, model.Contents{Share: share.Name, Files: files, Kept: map[string]string{}, DiskLost: r.world.Wiped() || r.world.Cluster == nil})
+	}
+	return nil
+}
+
+// probe tries what clients at each address can do.
+func (r *run) probe(ctx context.Context, f *model.Final) error {
+	rules, err := r.world.API.Access().ListAccess(ctx, &cairnv1.ListAccessRequest{Target: &cairnv1.AccessTarget{Share: r.traffic.Rules()}})
+	if err != nil {
+		return err
+	}
+	granted := map[string]string{}
+	for _, rule := range rules.GetRules() {
+		granted[strings.TrimSuffix(rule.GetWho(), "/32")] = rule.GetLevel()
+	}
+	for _, source := range r.traffic.Sources() {
+		for _, server := range r.world.Cluster.Servers() {
+			p := model.Probe{Share: "rules, through " + server.Name, Who: source, Granted: granted[source]}
+			if p.Read, p.Write, err = r.try(ctx, server, source); err != nil {
+				return fmt.Errorf("probe from %s through %s: %w", source, server.Name, err)
+			}
+			f.Probes = append(f.Probes, p)
+		}
+	}
+	return nil
+}
+
+func (r *run) try(ctx context.Context, server *local.Server, source string) (read, write bool, err error) {
+	files, err := dav.New(dav.Config{
+		URL: "https://" + server.HTTPAddress() + "/shares/" + r.traffic.Rules(), CA: r.api.CA, Timeout: 20 * time.Second, Source: netip.MustParseAddr(source),
+	})
+	if err != nil {
+		return false, false, err
+	}
+	defer files.Close()
+	_, err = files.List(ctx)
+	if read, err = allowed(err); err != nil {
+		return read, false, err
+	}
+	err = files.Put(ctx, "probe", strings.NewReader("x"), 1)
+	write, err = allowed(err)
+	return read, write, err
+}
+
+// allowed tells a refusal from an error.
+func allowed(err error) (bool, error) {
+	switch dav.StatusOf(err) {
+	case http.StatusForbidden, http.StatusUnauthorized:
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// failedOver is what the event of a failover says; its wording is part of the replicated state, and so does not change.
+var failedOver = regexp.MustCompile(`node (\S+) takes over from node (\S+); up to (\S+) of writes`)
+
+// takeovers reads the changes of roles from the events.
+func takeovers(streams []model.Stream, shares []*traffic.Share) []model.Takeover {
+	epochs, down := map[string]uint64{}, map[string]time.Duration{}
+	var all []model.Takeover
+	if len(streams) == 0 {
+		return nil
+	}
+	for _, event := range streams[0].Events {
+		name := ""
+		for _, share := range shares {
+			if event.Resource == "share/"+share.Name && strings.Contains(event.Project, "-data") {
+				name = share.Name
+			}
+		}
+		said := failedOver.FindStringSubmatch(event.Message)
+		switch {
+		case event.Kind == "node.down":
+			down[strings.TrimPrefix(event.Resource, "node/")] = event.At
+		case name == "":
+		case event.Kind == "share.promoted":
+			epochs[name]++
+			all = append(all, model.Takeover{Share: name, From: epochs[name], Planned: true, At: event.At})
+		case event.Kind == "share.failover" && said != nil:
+			epochs[name]++
+			t := model.Takeover{Share: name, From: epochs[name], At: event.At}
+			t.LeftBehind, _ = time.ParseDuration(said[3]) // 0 excuses nothing
+			if at, known := down[said[2]]; known {
+				t.At = at
+			}
+			all = append(all, t)
+		}
+	}
+	return all
+}

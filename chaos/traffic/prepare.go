@@ -1,0 +1,141 @@
+package traffic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/chaos/local"
+	"github.com/cairn-storage/cairn/rpc/client"
+	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
+)
+
+// project is where the shares are that records are written to.
+func (t *Traffic) project() string { return t.config.Prefix + "-data" }
+
+func (t *Traffic) makeShares(ctx context.Context, admin *client.Client) error {
+	kind := t.config.Prefix + "-copies"
+	specs := map[string]string{"snapshot_support": "true"}
+	if t.config.Replicas > 1 {
+		specs["replication_type"], specs["failover"], specs["cairn:replication_interval"] = "dr", "auto", "500ms"
+	}
+	_, err := admin.Types().CreateType(ctx, &cairnv1.CreateTypeRequest{Type: &cairnv1.ShareType{Name: kind, Format: "files", Specs: specs}})
+	if err != nil {
+		return fmt.Errorf("share type: %w", err)
+	}
+	for i := range t.config.Shares + 1 {
+		answer, err := admin.Shares().CreateShare(ctx, &cairnv1.CreateShareRequest{
+			Project: t.project(), Name: fmt.Sprintf("share-%d", i), Size: 64 * mebibyte, Type: kind, Replicas: int32(t.config.Replicas),
+		})
+		if err != nil {
+			return fmt.Errorf("share: %w", err)
+		}
+		share := &Share{Name: answer.GetShare().GetName(), ID: answer.GetShare().GetId(), User: "writer"}
+		if err := awaitWhole(ctx, admin, share.ID, t.config.Replicas); err != nil {
+			return err
+		}
+		if i == t.config.Shares {
+			t.rules = share.ID
+			return nil
+		}
+		access, err := admin.Access().AllowAccess(ctx, &cairnv1.AllowAccessRequest{
+			Target: &cairnv1.AccessTarget{Share: share.ID}, Kind: "user", Who: share.User, Level: "rw",
+		})
+		if err != nil {
+			return fmt.Errorf("access to share %s: %w", share.Name, err)
+		}
+		share.Password = access.GetPassword().GetPassword()
+		t.shares = append(t.shares, share)
+	}
+	return nil
+}
+
+// awaitWhole waits until a share is available and all its copies are in sync.
+func awaitWhole(ctx context.Context, api *client.Client, share string, replicas int) error {
+	return local.Await(ctx, "share "+share+" with all its copies in sync", func(ctx context.Context) (bool, error) {
+		answer, err := api.Shares().GetShare(ctx, &cairnv1.GetShareRequest{Share: share})
+		if err != nil {
+			return false, err
+		}
+		whole := 0
+		for _, replica := range answer.GetShare().GetReplicas() {
+			if replica.GetState() != "out_of_sync" && replica.GetFault() == nil {
+				whole++
+			}
+		}
+		if status := answer.GetShare().GetManilaStatus(); status != "available" || whole < replicas {
+			return false, fmt.Errorf("is %s with %d of %d copies in sync", status, whole, replicas)
+		}
+		return true, nil
+	})
+}
+
+// Remove deletes everything that the clients have made, and waits until it is gone.
+func (t *Traffic) Remove(ctx context.Context) error {
+	api := t.API()
+	return local.Await(ctx, "the end of everything called "+t.config.Prefix+"…", func(ctx context.Context) (bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		left, err := t.removeShares(ctx, api)
+		if err != nil || left > 0 {
+			return false, err
+		}
+		return true, t.removeRest(ctx, api)
+	})
+}
+
+func (t *Traffic) removeShares(ctx context.Context, api *client.Client) (left int, err error) {
+	shares, err := api.Shares().ListShares(ctx, &cairnv1.ListSharesRequest{Project: "*"})
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, share := range shares.GetShares() {
+		if !strings.HasPrefix(share.GetProject(), t.config.Prefix+"-") {
+			continue
+		}
+		left++
+		snapshots, err := api.Snapshots().ListSnapshots(ctx, &cairnv1.ListSnapshotsRequest{Share: share.GetId()})
+		errs = append(errs, err)
+		for _, snap := range snapshots.GetSnapshots() {
+			_, err := api.Snapshots().DeleteSnapshot(ctx, &cairnv1.DeleteSnapshotRequest{Snapshot: snap.GetId()})
+			errs = append(errs, err)
+		}
+		if len(snapshots.GetSnapshots()) == 0 {
+			_, err := api.Shares().DeleteShare(ctx, &cairnv1.DeleteShareRequest{Share: share.GetId()})
+			errs = append(errs, err)
+		}
+	}
+	return left, errors.Join(errs...)
+}
+
+func (t *Traffic) removeRest(ctx context.Context, api *client.Client) error {
+	var errs []error
+	types, err := api.Types().ListTypes(ctx, &cairnv1.ListTypesRequest{})
+	errs = append(errs, err)
+	for _, kind := range types.GetTypes() {
+		if strings.HasPrefix(kind.GetName(), t.config.Prefix+"-") {
+			_, err := api.Types().DeleteType(ctx, &cairnv1.DeleteTypeRequest{Name: kind.GetName()})
+			errs = append(errs, ignoreAbsent(err))
+		}
+	}
+	tokens, err := api.Nodes().ListNodeTokens(ctx, &cairnv1.ListNodeTokensRequest{})
+	errs = append(errs, err)
+	for _, token := range tokens.GetTokens() {
+		if strings.HasPrefix(token.GetName(), t.config.Prefix+"-") {
+			_, err := api.Nodes().DeleteNodeToken(ctx, &cairnv1.DeleteNodeTokenRequest{Id: token.GetId()})
+			errs = append(errs, ignoreAbsent(err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, cairn.ErrNotFound) {
+		return nil
+	}
+	return err
+}
