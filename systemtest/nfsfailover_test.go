@@ -14,11 +14,12 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn/chaos/local"
+	wires "github.com/cairn-storage/cairn/chaos/network"
 	"github.com/cairn-storage/cairn/drivers/tool"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 
-// What TestNFSFailover's network has: servers on a bridge at networkBase+1 and on, and a client.
+// What TestNFSFailover's network has: servers on a bridge at wires.Base+1 and on, and a client.
 const (
 	bridgeBits     = "/24"
 	clientName     = "client"
@@ -42,7 +43,7 @@ func TestNFSFailover(t *testing.T) {
 			t.Skipf("needs %s: apt-get install btrfs-progs iproute2 nftables nfs-ganesha nfs-ganesha-vfs libnfs-utils", program)
 		}
 	}
-	withWires(t, func(t *testing.T) { bridge(t, 3) }, func(t *testing.T, n *network) {
+	withWires(t, func(t *testing.T) (*wires.Network, error) { return bridge(t, 3) }, func(t *testing.T, n *network) {
 		s := startFencedNFS(t, n)
 		s.killed()
 		s.stopped()
@@ -50,11 +51,15 @@ func TestNFSFailover(t *testing.T) {
 }
 
 // bridge connects n servers and a client to a bridge in this namespace.
-func bridge(t *testing.T, n int) {
+func bridge(t *testing.T, n int) (*wires.Network, error) {
 	t.Helper()
+	made, err := wires.Prepare(t.Context())
+	if err != nil {
+		return nil, err
+	}
 	commands := [][]string{
 		{"ip", "link", "add", "bridge", "type", "bridge"},
-		{"ip", "addr", "add", networkGate + bridgeBits, "dev", "bridge"},
+		{"ip", "addr", "add", wires.Gate + bridgeBits, "dev", "bridge"},
 		{"ip", "link", "set", "bridge", "up"},
 	}
 	port := func(name, address string) {
@@ -68,14 +73,10 @@ func bridge(t *testing.T, n int) {
 			append(in, "link", "set", "out", "up"))
 	}
 	for i := 1; i <= n; i++ {
-		port(fmt.Sprintf("n%d", i), address(i))
+		port(fmt.Sprintf("n%d", i), wires.Address(i))
 	}
 	port(clientName, clientAddress)
-	for _, command := range commands {
-		if err := execute(command...); err != nil {
-			t.Fatal(err)
-		}
-	}
+	return made, made.All(t.Context(), commands)
 }
 
 // fencedNFS is a share over NFS that fails over by itself, and what its client has written.

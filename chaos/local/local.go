@@ -89,8 +89,15 @@ func (c *Cluster) Server(name string) *Server {
 	return nil
 }
 
-// MaxVoters is how many members vote at most; the others only hold the state.
-const MaxVoters = 5
+// voters is how many of n members vote: five at most, and of more than two an odd number. The others only hold the state.
+func voters(n int) int {
+	switch n = min(n, 5); n {
+	case 4:
+		return 3
+	default:
+		return n
+	}
+}
 
 // Start makes a cluster of n servers, all up, with as many voters as there can be. Servers that have been prepared are the
 // first of them.
@@ -105,7 +112,7 @@ func (c *Cluster) Start(ctx context.Context, n int) error {
 			return err
 		}
 	}
-	return c.AwaitVoters(ctx, min(n, MaxVoters))
+	return c.AwaitVoters(ctx, voters(n))
 }
 
 // admit makes a prepared server a member, the first one by making the cluster, and starts it.
@@ -146,7 +153,7 @@ func (c *Cluster) Revive(ctx context.Context, s *Server) error {
 	if err := c.AwaitUp(ctx, s); err != nil {
 		return err
 	}
-	if err := c.AwaitVoters(ctx, min(len(c.running()), MaxVoters)); err != nil {
+	if err := c.AwaitVoters(ctx, voters(len(c.running()))); err != nil {
 		return err
 	}
 	_, err := c.Agree(ctx)

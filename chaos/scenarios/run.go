@@ -223,10 +223,7 @@ const healTimeout = 2 * time.Minute
 
 // fault does one fault, waits, and heals it.
 func (r *run) fault(ctx context.Context, step Step, target *local.Server) error {
-	f := model.Fault{Kind: step.Fault.Name, Target: "the cluster", From: r.traffic.Now()}
-	if target != nil {
-		f.Target = target.Name
-	}
+	f := model.Fault{Kind: step.Fault.Name, Target: r.target(step.Fault, target), From: r.traffic.Now()}
 	r.say("%s: %s", f.Target, f.Kind)
 	within, cancel := context.WithTimeout(ctx, healTimeout)
 	defer cancel()
@@ -251,6 +248,17 @@ func (r *run) fault(ctx context.Context, step Step, target *local.Server) error 
 	r.traffic.Fault(f)
 	r.say("%s: %s is over", f.Target, f.Kind)
 	return nil
+}
+
+// target names what a fault happens to.
+func (r *run) target(f fault.Fault, victim *local.Server) string {
+	switch {
+	case f.Needs == fault.NeedsGuest:
+		return r.world.Guest
+	case victim == nil || f.Most == 0: // over when it has been done: of all servers
+		return "the cluster"
+	}
+	return victim.Name
 }
 
 // victim is who that is now, but not the server besides, which has a fault already. Of somebody else's cluster it is nobody.

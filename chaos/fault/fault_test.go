@@ -1,0 +1,46 @@
+package fault
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/cairn-storage/cairn/chaos/local"
+)
+
+// TestChoose: what cannot be done is said with the reason, and never chosen; a name that is none is an error.
+func TestChoose(t *testing.T) {
+	servers := &local.Cluster{}
+	for _, test := range []struct {
+		name   string
+		world  *World
+		names  []string
+		chosen string
+		cannot string
+	}{
+		{"somebody else's cluster", &World{}, []string{"transfer", "kill"}, "transfer", "kill: needs server processes of its own"},
+		{"without root", &World{Cluster: servers}, []string{"kill", "partition", "hang"}, "kill", "partition: needs network namespaces"},
+		{"three nodes", &World{Cluster: servers}, []string{"rejoin"}, "", "rejoin: needs a node to spare"},
+		{"a node to spare", &World{Cluster: servers, Guest: "n4"}, []string{"rejoin"}, "rejoin", ""},
+		{"disks that cannot be frozen", &World{Cluster: servers, Disks: &Disks{}}, []string{"full-log", "hang"}, "full-log", "hang: needs a file system on a loop device"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			chosen, cannot, err := test.world.Choose(test.names)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, f := range chosen {
+				names = append(names, f.Name)
+			}
+			if got := strings.Join(names, ","); got != test.chosen {
+				t.Errorf("chosen: %s, want %s", got, test.chosen)
+			}
+			if got := strings.Join(cannot, "; "); !strings.HasPrefix(got, test.cannot) || (got == "") != (test.cannot == "") {
+				t.Errorf("cannot: %s, want %s", got, test.cannot)
+			}
+		})
+	}
+	if _, _, err := (&World{}).Choose([]string{"earthquake"}); err == nil || !strings.Contains(err.Error(), "earthquake") {
+		t.Errorf("a fault that is none: %v", err)
+	}
+}
