@@ -71,7 +71,7 @@ type run struct {
 // Run does it all. An error means that the run could not be made or be finished; what is wrong with the cluster is in the result.
 func Run(ctx context.Context, cfg Config) (result Result, err error) {
 	r := &run{Config: cfg, result: &Result{Config: cfg, Began: time.Now()}}
-	defer func() { err = errors.Join(err, r.close()) }()
+	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	if err := r.lay(ctx); err != nil {
 		return *r.result, err
 	}
@@ -99,9 +99,6 @@ func Run(ctx context.Context, cfg Config) (result Result, err error) {
 		return *r.result, err
 	}
 	r.judge()
-	if cfg.External != nil {
-		return *r.result, r.traffic.Remove(ctx)
-	}
 	return *r.result, nil
 }
 
@@ -286,8 +283,12 @@ func (r *run) victim(ctx context.Context, v Victim, besides *local.Server) *loca
 	return chosen
 }
 
-func (r *run) close() error {
+// close leaves nothing behind in somebody else's cluster, however the run has ended.
+func (r *run) close(ctx context.Context) error {
 	var errs []error
+	if r.traffic != nil && r.External != nil {
+		errs = append(errs, r.traffic.Remove(context.WithoutCancel(ctx)))
+	}
 	if r.traffic != nil {
 		errs = append(errs, r.traffic.Close())
 	}

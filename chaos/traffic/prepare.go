@@ -16,6 +16,9 @@ import (
 // project is where the shares are that records are written to.
 func (t *Traffic) project() string { return t.config.Prefix + "-data" }
 
+// quota is the project whose limits are changed; it never has anything.
+func (t *Traffic) quota() string { return t.config.Prefix + "-quota" }
+
 func (t *Traffic) makeShares(ctx context.Context, admin *client.Client) error {
 	kind := t.config.Prefix + "-copies"
 	specs := map[string]string{"snapshot_support": "true"}
@@ -122,6 +125,9 @@ func (t *Traffic) removeRest(ctx context.Context, api *client.Client) error {
 			errs = append(errs, ignoreAbsent(err))
 		}
 	}
+	unlimited := int64(cairn.Unlimited)
+	_, err = api.Quotas().SetQuota(ctx, &cairnv1.SetQuotaRequest{Project: t.quota(), Shares: &unlimited, Bytes: &unlimited})
+	errs = append(errs, err)
 	tokens, err := api.Nodes().ListNodeTokens(ctx, &cairnv1.ListNodeTokensRequest{})
 	errs = append(errs, err)
 	for _, token := range tokens.GetTokens() {

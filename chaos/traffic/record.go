@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -91,12 +92,19 @@ var expected = []error{
 	cairn.ErrNoSpace, cairn.ErrUnavailable, cairn.ErrStale,
 }
 
+// carriedOut is in an answer of "not found" that is no refusal: what was changed is gone again before it could be shown. Of what it
+// was nothing is known, so it counts as an unknown outcome.
+const carriedOut = "the request was carried out"
+
 // refusal is the name of the sentinel in an error that certainly changed nothing; "" of a known outcome is an error that nobody expects.
 func refusal(err error) (string, model.Outcome) {
 	for _, open := range []error{cairn.ErrUnknownOutcome, cairn.ErrTimeout, context.DeadlineExceeded, context.Canceled} {
 		if errors.Is(err, open) {
 			return "", model.Unknown
 		}
+	}
+	if strings.Contains(err.Error(), carriedOut) {
+		return "", model.Unknown
 	}
 	for _, sentinel := range expected {
 		if errors.Is(err, sentinel) {

@@ -47,6 +47,9 @@ type Traffic struct {
 func New(ctx context.Context, cfg Config) (*Traffic, error) {
 	t := &Traffic{Record: NewRecord(), config: cfg}
 	if err := t.prepare(ctx); err != nil {
+		if len(t.apis) > 0 {
+			err = errors.Join(err, t.Remove(context.WithoutCancel(ctx)))
+		}
 		return nil, errors.Join(err, t.Close())
 	}
 	return t, nil
@@ -84,7 +87,7 @@ func (t *Traffic) prepare(ctx context.Context) error {
 func (t *Traffic) addSets(first bool) error {
 	for _, make := range []func(a *actor) func(context.Context){
 		func(a *actor) func(context.Context) { return a.types(t.config.Prefix) },
-		func(a *actor) func(context.Context) { return a.quotas(t.config.Prefix + "-quota") },
+		func(a *actor) func(context.Context) { return a.quotas(t.quota()) },
 		func(a *actor) func(context.Context) { return a.tokens(t.config.Prefix + "-nobody") },
 		func(a *actor) func(context.Context) {
 			return a.rules(t.rules, t.config.Sources, first)
