@@ -21,10 +21,11 @@ func TestPlan(t *testing.T) {
 		}
 		return text
 	}
-	if plan(1) != plan(1) {
+	first, again := plan(1), plan(1)
+	if first != again {
 		t.Error("a seed has two plans")
 	}
-	if plan(1) == plan(2) {
+	if first == plan(2) {
 		t.Error("two seeds have one plan")
 	}
 	seen := map[string]bool{}
