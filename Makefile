@@ -4,9 +4,10 @@ GO      ?= go
 GOTEST  ?= $(GO) test
 TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
+KILLS   ?= all
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test test-root race lint sweep system chaos lab lab-test lab-sweep lab-shell record bench fuzz generate clean
+.PHONY: all build demo test test-root race lint sweep system chaos failpoints lab lab-test lab-sweep lab-shell record bench fuzz generate clean FORCE
 
 all: build
 
@@ -42,6 +43,14 @@ chaos: build ## real servers under faults, three and five of them: fixed seeds a
 	for run in $${SEED:-"11 3" "12 5" "$$(date +%N | sed 's/^0*//') 3"}; do set -- $$run; \
 	  bin/cairn chaos run --seed "$$1" --nodes "$${2:-3}" --duration 30s --settle 90s --report "$$report/$$1"; \
 	done
+
+failpoints: bin/cairn-failpoints ## kill -9 at every failpoint, on one server and on three, the better part of an hour; KILLS=15 is a sample
+	CAIRN_FAILPOINT_KILLS=$(KILLS) $(GOTEST) -v -count=1 -timeout 120m -run '^TestFailpoints$$' ./systemtest
+
+bin/cairn-failpoints: FORCE
+	@mkdir -p bin
+	$(GO) run ./chaos/failpoint/overlay bin/failpoints > bin/failpoints.txt
+	$(GO) build -trimpath -overlay bin/failpoints/overlay.json -o $@ ./cmd/cairn
 
 lab: ## the image of a virtual machine with a real storage kernel, built once (deploy/lab)
 	deploy/lab/lab build

@@ -105,10 +105,12 @@ func (n *Node) register(ctx context.Context, sender cairn.NodeID, request *peerv
 	// No verdict on this node may come between its registration and the end of its condemnation.
 	t.liveness.Lock()
 	defer t.liveness.Unlock()
+	// failpoint: registering
 	result, err := n.commit(ctx, request.GetRegisterNode())
 	if err != nil {
 		return 0, err
 	}
+	// failpoint: registered
 	t.leases.Settle(sender, true)
 	t.leases.Heard(sender)
 	t.wakeMembers()

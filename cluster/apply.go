@@ -85,7 +85,9 @@ func (n *Node) forward(ctx context.Context, leader cairn.NodeID, data []byte) (f
 	if err != nil {
 		return fsm.Result{}, err
 	}
+	// failpoint: forwarding
 	answer, err := peerv1.NewPeerServiceClient(conn).Apply(ctx, &peerv1.ApplyRequest{Command: data})
+	// failpoint: forwarded
 	if err != nil {
 		if refused := fromStatus(err); errors.Is(refused, cairn.ErrDenied) {
 			return fsm.Result{}, refused

@@ -79,7 +79,9 @@ func (n *Node) admitHere(ctx context.Context, request *peerv1.JoinRequest) (*pee
 	if err != nil {
 		return nil, err
 	}
+	// failpoint: admitting
 	result, err := n.engine.Apply(ctx, command)
+	// failpoint: admitted
 	if err != nil {
 		return nil, err
 	}

@@ -131,7 +131,9 @@ func every(ctx context.Context, interval time.Duration, call func()) {
 func (n *Node) found(ctx context.Context) error {
 	cluster := n.View().Cluster()
 	if cluster == nil && n.identity.Founder != nil {
+		// failpoint: founding
 		_, err := n.applyHere(ctx, &fsm.InitCluster{Cluster: n.identity.Cluster, Admin: *n.identity.Founder})
+		// failpoint: founded
 		return err
 	}
 	if cluster != nil && cluster.ID != n.identity.Cluster.ID {

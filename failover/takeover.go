@@ -89,7 +89,9 @@ func (t *term) commit(ctx context.Context, decided []takeover, found map[cairn.S
 	began, done := time.Now(), 0
 	for len(decided) > 0 {
 		some := decided[:min(batch, len(decided))]
+		// failpoint: taking-over
 		result, err := t.propose(ctx, command(some))
+		// failpoint: taken-over
 		if err == nil {
 			err = result.Err
 		}

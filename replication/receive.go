@@ -145,6 +145,7 @@ func (in *incoming) verify(end *peerv1.PullEnd) error {
 	if err := in.ended(); err != nil {
 		return err
 	}
+	// failpoint: verified
 	return io.EOF
 }
 

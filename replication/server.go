@@ -126,9 +126,11 @@ func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, reque
 	if err := s.start(func() { out.pump(stream, cancel) }); err != nil {
 		return err
 	}
+	// failpoint: sending
 	if err := send(ctx, out); err != nil {
 		return fmt.Errorf("snapshot %s: %w", offer.Snapshot, err)
 	}
+	// failpoint: sent
 	return out.finish()
 }
 

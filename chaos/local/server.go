@@ -109,6 +109,9 @@ func (s *Server) Start() error {
 	return nil
 }
 
+// Started reports whether there has been a process.
+func (s *Server) Started() bool { return s.process.Load() != nil }
+
 // Running reports whether the process is there.
 func (s *Server) Running() bool {
 	process := s.process.Load()

@@ -41,6 +41,7 @@ func (e *Engine) proposeEntry(commands [][]byte, deadline time.Time) ([]fsm.Resu
 	if len(commands) > 1 {
 		entry = fsm.Bundle(commands)
 	}
+	// failpoint: proposing
 	future := i.Apply(entry, patience(deadline))
 	answered := make(chan error, 1)
 	go func() { answered <- e.answered(future) }()
@@ -53,6 +54,7 @@ func (e *Engine) proposeEntry(commands [][]byte, deadline time.Time) ([]fsm.Resu
 		// Raft forgets what was committed and not yet applied when it was stopped, and a disk that hangs never answers.
 		return nil, fmt.Errorf("raft: was stopped: %w", cairn.ErrUnknownOutcome)
 	}
+	// failpoint: committed
 	result, ok := future.Response().(fsm.Result)
 	if !ok {
 		return nil, fmt.Errorf("raft: the entry was applied before it was proposed: %w", cairn.ErrUnknownOutcome)

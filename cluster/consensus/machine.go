@@ -63,10 +63,12 @@ func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (m *machine) Restore(source io.ReadCloser) error {
 	defer source.Close()
+	// failpoint: restoring
 	if err := m.Machine.Restore(bufio.NewReaderSize(source, 1<<20)); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	m.reset(m.View().Index())
+	// failpoint: restored
 	return nil
 }
 
@@ -119,9 +121,11 @@ type snapshot struct{ frozen *fsm.Snapshot }
 
 // Persist implements raft.FSMSnapshot.
 func (s snapshot) Persist(sink raft.SnapshotSink) error {
+	// failpoint: snapshot-begun
 	if _, err := s.frozen.WriteTo(sink); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
+	// failpoint: snapshot-written
 	return nil
 }
 

@@ -37,6 +37,7 @@ func NewCandidate(dataDir string, token Token, hosts []string) (*Candidate, erro
 	if c.keyPEM, err = staging.key(token.ID); err != nil {
 		return nil, err
 	}
+	// failpoint: key-kept
 	if c.Request, err = RequestFor(c.keyPEM, hosts); err != nil {
 		return nil, err
 	}
@@ -100,5 +101,6 @@ func (c *Candidate) Accept(g Grant) (*Identity, error) {
 		return nil, err
 	}
 	i.credential.Store(credential)
+	// failpoint: accepted
 	return i, i.commit(c.staging)
 }

@@ -118,6 +118,7 @@ func stage(dataDir string) (*staging, error) {
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory: %w", err)
 	}
+	// failpoint: staged
 	return s, nil
 }
 
@@ -154,9 +155,11 @@ func (i *Identity) commit(s *staging) error {
 	if err := os.Remove(filepath.Join(s.dir, fileJoin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("identity: %w", err)
 	}
+	// failpoint: committing
 	if err := os.Rename(s.dir, identityDir(s.dataDir)); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
+	// failpoint: committed
 	i.dataDir = s.dataDir
 	return syncDir(s.dataDir)
 }
@@ -175,12 +178,14 @@ func replaceFile(dir, name string, data []byte) (err error) {
 	if closeErr := file.Close(); err == nil {
 		err = closeErr
 	}
+	// failpoint: file-written
 	if err == nil {
 		err = os.Rename(temporary, path)
 	}
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
+	// failpoint: file-renamed
 	return syncDir(dir)
 }
 

@@ -25,7 +25,10 @@ func (o *op) do(name string, change func() error) error {
 	if err := o.ctx.Err(); err != nil {
 		return err
 	}
-	return o.step(name, change)
+	// failpoint: before(name) make_work_directory make_pool_directory write_pool_mark replace_pool_mark make_probe probe make_replica write_mark replace_mark make_staging make_snapshots make_work make_data sync_replica COMMIT_place_replica COMMIT_take_replica_away copy_directory copy_file copy_link copy_special_file finish_directory COMMIT_place_snapshot COMMIT_take_snapshot_away COMMIT_exchange_data COMMIT_move_data_in COMMIT_move_data_out make_removable make_directory make_link make_symbolic_link make_special_file link_directory link_file write_file remove_file remove_directory sync_removal sync_file_system
+	err := o.step(name, change)
+	// failpoint: after(name) make_work_directory make_pool_directory write_pool_mark replace_pool_mark make_probe probe make_replica write_mark replace_mark make_staging make_snapshots make_work make_data sync_replica COMMIT_place_replica COMMIT_take_replica_away copy_directory copy_file copy_link copy_special_file finish_directory COMMIT_place_snapshot COMMIT_take_snapshot_away COMMIT_exchange_data COMMIT_move_data_in COMMIT_move_data_out make_removable make_directory make_link make_symbolic_link make_special_file link_directory link_file write_file remove_file remove_directory sync_removal sync_file_system
+	return err
 }
 
 // call runs f under the lock of id. When ctx ends, call returns and leaves f to find out before its next step: the outcome

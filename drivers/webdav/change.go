@@ -186,6 +186,7 @@ func (q *request) receive(room *reservation) (entry, string, error) {
 		to = &metered{file, room}
 	}
 	_, err = io.Copy(to, q.Body)
+	// failpoint: received
 	if err == nil {
 		err = q.x.owner.disk.sync(file)
 	}
@@ -194,6 +195,7 @@ func (q *request) receive(room *reservation) (entry, string, error) {
 		q.x.discard(en)
 		return entry{}, "", err
 	}
+	// failpoint: staged
 	return en, entityTag(info), nil
 }
 

@@ -95,11 +95,13 @@ func (q *request) publish(from, to entry, room *reservation, may func(old status
 		if replaced, buried, err = q.x.place(from, to, trash, room, may); err != nil {
 			return err
 		}
+		// failpoint: placed
 		if err := q.x.sync(to); err != nil || from.dir == q.x.stagingDir {
 			return err
 		}
 		return q.x.sync(from)
 	})
+	// failpoint: published
 	if err == nil && buried {
 		q.x.empty(trash.name, room.ledger)
 	}
@@ -151,6 +153,7 @@ func exchange(from, to, trash entry) error {
 	case err != nil:
 		return err
 	}
+	// failpoint: exchanged
 	return from.rename(trash, 0)
 }
 
@@ -161,6 +164,7 @@ func (q *request) bury(en entry) error {
 		if err := en.rename(trash, 0); err != nil {
 			return err
 		}
+		// failpoint: buried
 		return q.x.sync(en)
 	})
 	if err == nil {
@@ -172,6 +176,7 @@ func (q *request) bury(en entry) error {
 // empty removes what has been replaced or deleted, and frees its bytes. The change has been committed, so a fault here is
 // the operator's: the bytes stay counted until the replica is exported anew.
 func (x *export) empty(trash string, l *ledger) {
+	// failpoint: emptying
 	bytes, err := usage(x.ctx, x.staging, trash)
 	if err == nil {
 		err = x.staging.RemoveAll(trash)
@@ -204,6 +209,7 @@ func (q *request) createEmpty(name string) error {
 		if err != nil {
 			return err
 		}
+		// failpoint: empty-file-made
 		return errors.Join(q.x.owner.disk.sync(file), file.Close(), q.x.sync(en))
 	})
 }
@@ -217,6 +223,7 @@ func (q *request) makeDir(en entry) error {
 		} else if err != nil {
 			return fmt.Errorf("make directory %s: %w", en.name, err)
 		}
+		// failpoint: directory-made
 		return q.x.sync(en)
 	})
 }

@@ -79,6 +79,7 @@ func (c *copier) copyFile(src, dst string, info fs.FileInfo) error {
 		return err
 	}
 	err = c.copyBytes(out, in, info.Size())
+	// failpoint: file-copied
 	if err == nil && !c.isTree {
 		err = c.disk.sync(out)
 	}
@@ -111,6 +112,7 @@ func (c *copier) sync(en entry) error {
 	if !c.isTree {
 		return nil // the file has been
 	}
+	// failpoint: tree-copied
 	if err := c.disk.syncAll(en.dir); err != nil {
 		return fmt.Errorf("sync copy: %w", err)
 	}

@@ -103,6 +103,7 @@ func (x *export) stagingName() string {
 
 // emptyStaging removes what a crash has left. Nothing of it was acknowledged, or it was deleted.
 func (x *export) emptyStaging(ctx context.Context, prefix string) error {
+	// failpoint: opening
 	entries, err := fs.ReadDir(x.staging.FS(), ".")
 	if err != nil {
 		return fmt.Errorf("staging: %w", err)

@@ -95,7 +95,10 @@ func openConfigured(ctx context.Context, node cairn.NodeID, dataDir string, conf
 	if err != nil {
 		return nil, err
 	}
-	return driver, rememberPool(dataDir, config.Name)
+	// failpoint: pool-opened
+	err = rememberPool(dataDir, config.Name)
+	// failpoint: pool-remembered
+	return driver, err
 }
 
 // poolUsed reports whether this node has opened a pool of that name before.
