@@ -177,8 +177,9 @@ func planRemoval(h *Have, last Op) []Step {
 		return nil
 	}
 	var steps []Step
-	if last == OpDelete && h.Object.Ready { // of what is half made or half removed, delete takes the rest with it
-		for _, s := range h.Object.Snapshots {
+	for _, s := range h.Object.Snapshots {
+		_, own := ParseSyncPoint(s.ID)                   // cut for standbys, which are gone: nobody else lets go of it
+		if h.Object.Ready && (last == OpDelete || own) { // of what is half made or half removed, delete takes the rest with it
 			steps = append(steps, Step{Op: OpDeleteSnapshot, Snapshot: s.ID})
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
@@ -186,6 +187,10 @@ func TestPlan(t *testing.T) {
 			s.Object.Snapshots = []drivers.SnapshotObject{{ID: "x", Ready: true}}
 			s.Replica.Want.Presence, s.Served = cairn.Released, nil
 		}, "release"},
+		{"release: takes its own snapshots away", func(s *scene) {
+			s.Object.Snapshots = []drivers.SnapshotObject{{ID: SyncPoint{Epoch: 1, Seq: 1, At: time.UnixMilli(1)}.ID(), Ready: true}}
+			s.Replica.Want.Presence, s.Served = cairn.Released, nil
+		}, "delete snapshot sync-00000001-00000001-000000000001"},
 		{"release: done", func(s *scene) { s.Replica.Want.Presence, s.Object, s.Served = cairn.Released, nil, nil }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

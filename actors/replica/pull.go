@@ -145,7 +145,9 @@ func (p *pass) receive(ctx context.Context, receiver drivers.Receiver, object dr
 	}
 	p.note(func(s *SyncState) { s.Received, s.Total, s.Error = 0, offer.Size, "" })
 	spec := drivers.ReceiveSpec{CreateSpec: p.createSpec(), Snapshot: offer.Snapshot, Base: offer.Base}
+	// failpoint: receiving
 	err := receiver.Receive(ctx, spec, io.TeeReader(r, progress{p}))
+	// failpoint: received
 	if errors.Is(err, cairn.ErrPrecondition) && offer.Base != "" {
 		return p.rollBack(ctx, object, offer.Base, err)
 	}

@@ -234,7 +234,10 @@ func (p *pass) work(ctx context.Context) error {
 			return errUnconfirmed
 		}
 		actors.Doing(ctx, step.String())
-		switch err := p.perform(ctx, step); {
+		// failpoint: before(step.Op) create clone adopt resize revert snapshot delete_snapshot export unexport delete release cut_a_sync_point pull prune_sync_points
+		err := p.perform(ctx, step)
+		// failpoint: after(step.Op) create clone adopt resize revert snapshot delete_snapshot export unexport delete release cut_a_sync_point pull prune_sync_points
+		switch {
 		case errors.Is(err, errSource):
 			p.source = err
 		case errors.Is(err, cairn.ErrStale):

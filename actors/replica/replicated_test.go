@@ -3,9 +3,11 @@ package replica
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/fsm"
 )
 
@@ -39,6 +41,25 @@ func TestStandbysFollow(t *testing.T) {
 				t.Errorf("%s keeps %d sync points of %s", id, len(object.snapshots), r)
 			}
 		}
+	}
+}
+
+// A standby that has nothing yet wakes the active replica, whose row does not change with it and which may not look again for a
+// minute. Later it wakes nobody but itself.
+func TestFirstStandbyWakesItsSource(t *testing.T) {
+	f := newFleet(t, 1, cairn.FailoverManual)
+	f.enlist("node-2", drivers.CapabilitiesOf(&memoryPool{}))
+	f.must(t, &fsm.AddReplica{Share: fleetShare, Replica: fsm.Placement{ID: "r2", Pool: cairn.MakePoolID("node-2", "data")}})
+	changes := []fsm.Change{{Table: fsm.TableReplicas, Key: "r2"}}
+	before := slices.Collect(Woken(f.View(), node1, changes))
+	if len(before) != 1 || before[0].ID != "r1" {
+		t.Errorf("a new standby wakes %v, want r1", before)
+	}
+	f.wait()
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "")
+	if after := slices.Collect(Woken(f.View(), node1, changes)); len(after) != 0 {
+		t.Errorf("a standby in sync wakes %v", after)
 	}
 }
 

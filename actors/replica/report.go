@@ -31,7 +31,9 @@ func (p *pass) report(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, p.cfg.StepTimeout)
 	defer cancel()
 	meta := fsm.Meta{At: p.cfg.Now().UnixNano(), Actor: "node/" + string(p.cfg.Node)}
+	// failpoint: reporting
 	result, err := p.cfg.Applier.Apply(ctx, meta, r)
+	// failpoint: reported
 	if err = cmp.Or(err, result.Err); err != nil {
 		return fmt.Errorf("report: %w", err)
 	}
