@@ -61,6 +61,7 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 	if config.Timing == (Timing{}) {
 		config.Timing = DefaultTiming()
 	}
+	// failpoint: set config.Timing.SnapshotEvery, config.Timing.SnapshotCheck, config.Timing.TrailingLogs = 64, time.Second, 32
 	ctx, cancel := context.WithCancel(context.Background())
 	e := &Engine{
 		config: config, machine: &machine{Machine: config.Machine},
@@ -71,7 +72,7 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 	e.queue = newQueue(e.proposeEntry, e.room)
 	e.transfer = &guard.Transfer{Probe: e.probe, Limit: 2 * config.Timing.Heartbeat, Interval: config.Timing.Heartbeat / 4}
 	var err error
-	if e.stores, err = openStores(&config); err != nil {
+	if e.stores, err = openStores(&config, ctx.Done()); err != nil {
 		cancel()
 		return nil, err
 	}

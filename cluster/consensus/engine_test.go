@@ -297,7 +297,7 @@ func TestApplyOfTheDead(t *testing.T) {
 func TestTwoProcessesOneDirectory(t *testing.T) {
 	at, dir := address(t), t.TempDir()
 	open(t, "n1", dir, at, alone("n1", at))
-	_, err := openStores(&Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	_, err := openStores(&Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}, t.Context().Done())
 	if !errors.Is(err, cairn.ErrInUse) {
 		t.Errorf("got %v, want %v", err, cairn.ErrInUse)
 	}
@@ -311,7 +311,7 @@ func TestStoresOnAFullDisk(t *testing.T) {
 	if err := os.MkdirAll(half, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openStores(&Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
+	s, err := openStores(&Config{Dir: dir, Logger: slog.New(slog.DiscardHandler)}, t.Context().Done())
 	if err != nil {
 		t.Fatal(err)
 	}

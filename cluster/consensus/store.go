@@ -37,7 +37,8 @@ type stores struct {
 	disk      *guard.Disk
 }
 
-func openStores(c *Config) (_ *stores, err error) {
+// openStores opens or creates them. Writes of terms and votes that fail are repeated until stopped is closed.
+func openStores(c *Config, stopped <-chan struct{}) (_ *stores, err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("raft: %w", err)
 	}
@@ -55,6 +56,7 @@ func openStores(c *Config) (_ *stores, err error) {
 	if s.stable, err = openBolt(filepath.Join(c.Dir, voteFile)); err != nil {
 		return nil, err
 	}
+	// failpoint: opening
 	if err = removeUnfinished(c.Dir); err != nil {
 		return nil, err
 	}
@@ -63,7 +65,7 @@ func openStores(c *Config) (_ *stores, err error) {
 		return nil, fmt.Errorf("raft snapshots: %w", err)
 	}
 	s.snapshots = guard.NewInstalls(files)
-	s.vote = &guard.VoteStore{StableStore: s.stable}
+	s.vote = &guard.VoteStore{StableStore: s.stable, Stopped: stopped, Logger: c.Logger}
 	var logs raft.LogStore = s.log
 	if c.Middleware != nil {
 		logs = c.Middleware(logs)
@@ -114,13 +116,55 @@ func (s *stores) close() error {
 	return errors.Join(failed...)
 }
 
-// empty reports whether the node has never been part of a Raft cluster.
+// Keys of Raft in the stable store.
+var (
+	keyTerm     = []byte("CurrentTerm")
+	keyVoteTerm = []byte("LastVoteTerm")
+)
+
+// foundingTerm is the term of the entry with which a cluster begins.
+const foundingTerm = 1
+
+// empty reports whether the node has never been part of a Raft cluster. Raft founds one in two writes, the term and then the
+// entry. A node that was killed between them holds the first and takes itself for a member, of nothing: it is put back to what
+// it was, so that it can be founded.
 func (s *stores) empty() (bool, error) {
 	exists, err := raft.HasExistingState(s.logs, s.vote, s.snapshots)
 	if err != nil {
 		return false, fmt.Errorf("raft: %w", err)
 	}
-	return !exists, nil
+	if !exists {
+		return true, nil
+	}
+	if begun, err := s.onlyBegun(); err != nil || !begun {
+		return false, err
+	}
+	if err := s.vote.SetUint64(keyTerm, 0); err != nil {
+		return false, fmt.Errorf("raft term: %w", err)
+	}
+	return true, nil
+}
+
+// onlyBegun: the founding term is all that there is. Whoever has lost his log has a later term, or has voted.
+func (s *stores) onlyBegun() (bool, error) {
+	last, err := s.logs.LastIndex()
+	if err != nil {
+		return false, fmt.Errorf("raft log: %w", err)
+	}
+	snapshots, err := s.snapshots.List()
+	if err != nil {
+		return false, fmt.Errorf("raft snapshots: %w", err)
+	}
+	term, err := s.vote.GetUint64(keyTerm)
+	if err != nil {
+		return false, fmt.Errorf("raft term: %w", err)
+	}
+	_, err = s.vote.GetUint64(keyVoteTerm)
+	if err != nil && !errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return false, fmt.Errorf("raft vote: %w", err)
+	}
+	voted := err == nil
+	return last == 0 && len(snapshots) == 0 && term == foundingTerm && !voted, nil
 }
 
 // wipeLog deletes every log entry. Snapshot, term and vote stay.

@@ -40,5 +40,8 @@ func (w *watchedLog) StoreLog(log *raft.Log) error { return w.StoreLogs([]*raft.
 func (w *watchedLog) StoreLogs(logs []*raft.Log) error {
 	w.disk.started.Store(max(1, int64(time.Since(w.disk.epoch))))
 	defer w.disk.started.Store(0)
-	return w.LogStore.StoreLogs(logs)
+	// failpoint: log-writing
+	err := w.LogStore.StoreLogs(logs)
+	// failpoint: log-written
+	return err
 }

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
+	"runtime"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -15,7 +18,35 @@ import (
 // Raft uses a stable store from one goroutine at a time.
 type VoteStore struct {
 	raft.StableStore
-	term uint64 // that a candidate is awaited for; 0 = none
+	// Stopped and Logger let a write that fails be repeated until the disk takes it, or Stopped is closed. Without them its error
+	// goes to Raft, which has no answer but to panic.
+	Stopped <-chan struct{}
+	Logger  *slog.Logger
+	term    uint64 // that a candidate is awaited for; 0 = none
+}
+
+// voteRetry is how soon a write that failed is repeated.
+const voteRetry = time.Second
+
+// insist repeats a write of a term or a vote until it has succeeded: Raft stands still meanwhile, as it has to. The write is
+// the same every time, and nobody was told of it. When the engine stops, Raft's goroutine ends here: there is nothing that it
+// could be answered.
+func (s *VoteStore) insist(write func() error) error {
+	err := write()
+	if err == nil || s.Logger == nil {
+		return err
+	}
+	s.Logger.Error("raft: its term or vote cannot be written, so this node takes no part until the disk is good again", "error", err)
+	for err != nil {
+		select {
+		case <-time.After(voteRetry):
+			err = write()
+		case <-s.Stopped:
+			runtime.Goexit()
+		}
+	}
+	s.Logger.Info("raft: its term or vote was written, so this node takes part again")
+	return nil
 }
 
 // Keys of Raft, and the key of the one record.
@@ -28,7 +59,10 @@ const (
 // SetUint64 implements raft.StableStore. The term of a vote is only remembered: it is written with the candidate.
 func (s *VoteStore) SetUint64(key []byte, value uint64) error {
 	if string(key) != keyVoteTerm {
-		return s.StableStore.SetUint64(key, value)
+		// failpoint: term-writing
+		err := s.insist(func() error { return s.StableStore.SetUint64(key, value) })
+		// failpoint: term-written
+		return err
 	}
 	s.term = value
 	return nil
@@ -37,14 +71,17 @@ func (s *VoteStore) SetUint64(key []byte, value uint64) error {
 // Set implements raft.StableStore.
 func (s *VoteStore) Set(key, value []byte) error {
 	if string(key) != keyVoteCandidate {
-		return s.StableStore.Set(key, value)
+		return s.insist(func() error { return s.StableStore.Set(key, value) })
 	}
 	if s.term == 0 {
 		return fmt.Errorf("vote: candidate without a term")
 	}
 	record := append(binary.BigEndian.AppendUint64(nil, s.term), value...)
 	s.term = 0
-	return s.StableStore.Set([]byte(keyVote), record)
+	// failpoint: vote-writing
+	err := s.insist(func() error { return s.StableStore.Set([]byte(keyVote), record) })
+	// failpoint: vote-written
+	return err
 }
 
 // GetUint64 implements raft.StableStore.
