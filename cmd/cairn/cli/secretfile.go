@@ -20,6 +20,11 @@ type secretFile struct {
 
 // openSecret prepares the file. Without force there must be none of that name.
 func openSecret(path string, force bool) (*secretFile, error) {
+	// The name of the preparation is fixed, so that the secret which a run that was killed has left there is found and removed.
+	prepared := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".tmp")
+	if err := os.Remove(prepared); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("file %s: %w", path, cause(err))
+	}
 	if !force {
 		switch _, err := os.Lstat(path); {
 		case err == nil:
@@ -28,7 +33,7 @@ func openSecret(path string, force bool) (*secretFile, error) {
 			return nil, fmt.Errorf("file %s: %w", path, err)
 		}
 	}
-	temp, err := os.CreateTemp(filepath.Dir(path), ".cairn-*") // mode 0600
+	temp, err := os.OpenFile(prepared, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("file %s: %w", path, cause(err))
 	}
@@ -54,6 +59,7 @@ func (f *secretFile) commit(data []byte) error {
 	if err = errors.Join(err, f.temp.Sync()); err != nil {
 		return fmt.Errorf("file %s: %w", f.path, err)
 	}
+	// failpoint: secret-written
 	if f.force {
 		err = os.Rename(f.temp.Name(), f.path)
 	} else if err = os.Link(f.temp.Name(), f.path); errors.Is(err, fs.ErrExist) {
@@ -62,6 +68,7 @@ func (f *secretFile) commit(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("file %s: %w", f.path, err)
 	}
+	// failpoint: secret-named
 	return syncDir(filepath.Dir(f.path))
 }
 

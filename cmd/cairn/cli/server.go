@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -91,7 +92,15 @@ the node with cairn server.`,
 		if out == "" {
 			out = adminFile(cfg.DataDir)
 		}
+		done := func() {
+			fmt.Fprintln(a.Stdout, out)
+			a.notef("start the node with: cairn server --config FILE; then use the cluster with: export CAIRN_CONFIG=%s", out)
+		}
 		file, err := openSecret(out, force)
+		if errors.Is(err, cairn.ErrExists) && initialised(cfg, name, out) {
+			done()
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -100,17 +109,31 @@ the node with cairn server.`,
 		if err != nil {
 			return err
 		}
+		// failpoint: cluster-made
 		if err := file.commit(bundle); err != nil {
 			return err
 		}
-		fmt.Fprintln(a.Stdout, out)
-		a.notef("start the node with: cairn server --config FILE; then use the cluster with: export CAIRN_CONFIG=%s", out)
+		// failpoint: secret-committed
+		done()
 		return nil
 	})
 	cmd.Flags().StringVar(&name, "name", "cairn", "`NAME` of the cluster")
 	cmd.Flags().StringVar(&out, "out", "", "`FILE` for the administrator's configuration (default: cairn-admin.toml beside the data directory)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace that file if it is there")
 	return cmd
+}
+
+// initialised reports whether the file is what an earlier run of the same init wrote, which was killed before it could say so.
+func initialised(cfg node.Config, name, out string) bool {
+	if joined, err := node.Joined(cfg); err != nil || !joined {
+		return false
+	}
+	bundle, err := node.InitCluster(cfg, name)
+	if err != nil {
+		return false
+	}
+	there, err := os.ReadFile(out)
+	return err == nil && bytes.Equal(there, bundle)
 }
 
 func (a *App) dev() *cobra.Command {

@@ -36,6 +36,17 @@ func TestClusterInit(t *testing.T) {
 	if o := cairnCommand(t.Context(), run{args: args}); o.code != exitOK || o.stdout != admin+"\n" {
 		t.Fatalf("exit code %d: %q %s", o.code, o.stdout, o.stderr)
 	}
+	// A run that was killed is repeated: it may have left the key half written, or have done everything but to say so.
+	left := filepath.Join(dir, ".cairn-admin.toml.tmp")
+	if err := os.WriteFile(left, []byte("half a key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o := cairnCommand(t.Context(), run{args: args}); o.code != exitOK || o.stdout != admin+"\n" {
+		t.Errorf("a second time: exit code %d: %q %s", o.code, o.stdout, o.stderr)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("what a killed run left of the key is still there: %v", err)
+	}
 	if info, err := os.Stat(admin); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v", info, err)
 	}

@@ -54,7 +54,17 @@ func Join(ctx context.Context, config Config, token string) error {
 		return fmt.Errorf("token: is for node %s, but the configuration is for %s: %w", parsed.Name, config.Name, cairn.ErrPrecondition)
 	}
 	_, err = cluster.Join(ctx, cluster.JoinConfig{DataDir: config.DataDir, Token: token, Hosts: config.Hosts()})
+	if errors.Is(err, cairn.ErrExists) && joinedBefore(config, parsed) {
+		return nil
+	}
 	return err
+}
+
+// joinedBefore reports whether the directory belongs to the token's node already: an earlier run was killed before it could say
+// so.
+func joinedBefore(config Config, token identity.Token) bool {
+	id, err := cluster.LoadIdentity(config.DataDir)
+	return err == nil && id.Node == token.Node && id.Cluster.ID == token.Cluster
 }
 
 // Joined reports whether the data directory has an identity.
