@@ -45,6 +45,8 @@ var layers = map[string][]string{
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
 	"deploy/lab/netlab":       {"", "drivers/tool"},
 	"chaos/dav":               {},
+	"chaos/disk":              {},
+	"chaos/failpoint":         {},
 	"chaos/local":             {"", "drivers/tool", "rpc"},
 	"chaos/fault":             {"", "chaos/local", "chaos/model", "chaos/network", "drivers/tool", "rpc"},
 	"chaos/model":             {},

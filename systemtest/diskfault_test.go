@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn/chaos/disk"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/local"
 )
 
 // faulty is a cluster whose data directories lie on disks that fail on demand.

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn/chaos/failpoint"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/local"
 )
 
 // failpointKills says how many points are killed at: a number, "all" of them, or those that have it in their name. `make

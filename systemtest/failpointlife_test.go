@@ -20,8 +20,8 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/dav"
-	"github.com/cairn-storage/cairn/cmd/cairn-demo/local"
+	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn/chaos/local"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 
