@@ -136,6 +136,9 @@ func (p *points) profile(t *testing.T, h history) []string {
 // errKilled ends what was going on when a process was killed at the point that was armed.
 var errKilled = errors.New("killed at a failpoint")
 
+// errAfter is an error of what was done again after the kill.
+var errAfter = errors.New("after the kill")
+
 // kill has a history reach the point, where the first process dies that does.
 func (p *points) kill(t *testing.T, h history, name string) {
 	t.Helper()
@@ -158,6 +161,9 @@ func (p *points) kill(t *testing.T, h history, name string) {
 	}
 	cancel(nil)
 	<-watched
+	if errors.Is(err, errAfter) {
+		t.Fatalf("%s: %v", name, err)
+	}
 	if p.killed() == 0 {
 		t.Fatalf("%s: was not reached this time: %v", name, err)
 	}
@@ -303,7 +309,7 @@ func (b *birth) again(do func() error) error {
 	}
 	b.points.revive(b.c)
 	if err := do(); err != nil {
-		return fmt.Errorf("after the kill: %w", err)
+		return fmt.Errorf("%w: %w", errAfter, err)
 	}
 	return nil
 }

@@ -290,6 +290,57 @@ func TestCandidateKeepsItsKey(t *testing.T) {
 	}
 }
 
+// TestJoinCutOffAtItsCommit: the cluster has given its answer, and the token is used up by the key that asked. If the directory
+// does not get its name then, the next attempt has to have that key.
+func TestJoinCutOffAtItsCommit(t *testing.T) {
+	id, _ := found(t, t.TempDir())
+	dir := t.TempDir()
+	token := identity.Token{ID: "t1", Cluster: id.Cluster.ID, Fingerprint: id.Cluster.CAFingerprint, Node: "x", Name: "n2"}
+	var keys [][]byte
+	for _, cutOff := range []bool{true, false} {
+		candidate, err := identity.NewCandidate(dir, token, []string{"h"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := identity.KeyHash(candidate.Request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys = append(keys, key)
+		der, err := id.Authority.SignNode(candidate.Request, token.Node, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		certPEM, keyPEM, err := id.Authority.EncodePEM()
+		if err != nil {
+			t.Fatal(err)
+		}
+		inTheWay := filepath.Join(dir, "identity")
+		if cutOff { // the rename finds a directory that is not empty
+			if err := os.MkdirAll(filepath.Join(inTheWay, "x"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err = candidate.Accept(identity.Grant{
+			Cluster: id.Cluster, Certificate: der, AuthorityPEM: certPEM, SignerPEM: keyPEM, GossipKey: id.GossipKey, ClusterKey: id.ClusterKey,
+		})
+		if (err != nil) != cutOff {
+			t.Fatalf("cut off: %t, and %v", cutOff, err)
+		}
+		if cutOff {
+			if err := os.RemoveAll(inTheWay); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !bytes.Equal(keys[0], keys[1]) {
+		t.Error("the second attempt asks with another key, and its token is used up")
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "identity", "join.json")); err != nil || len(left) > 0 {
+		t.Errorf("%v is left of the join (%v)", left, err)
+	}
+}
+
 func TestRenew(t *testing.T) {
 	dir := t.TempDir()
 	id, _ := found(t, dir)

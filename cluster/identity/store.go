@@ -152,16 +152,21 @@ func (i *Identity) commit(s *staging) error {
 			return err
 		}
 	}
-	if err := os.Remove(filepath.Join(s.dir, fileJoin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("identity: %w", err)
-	}
 	// failpoint: committing
 	if err := os.Rename(s.dir, identityDir(s.dataDir)); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
 	// failpoint: committed
 	i.dataDir = s.dataDir
-	return syncDir(s.dataDir)
+	if err := syncDir(s.dataDir); err != nil {
+		return err
+	}
+	// Not before: without its key a join that is cut off here could not be repeated, for its token is used up. What a crash leaves
+	// of it says nothing that is not in the node's own file.
+	if err := os.Remove(filepath.Join(identityDir(s.dataDir), fileJoin)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("identity: %w", err)
+	}
+	return nil
 }
 
 // replaceFile writes a file so that a crash leaves the old one or the new one.
