@@ -71,10 +71,8 @@ bench: ## ratios to limits probed in the same run
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 20m ./bench/...
 
 fuzz: ## each fuzz target for $(FUZZ)
-	$(GO) test -run '^$$' -fuzz '^FuzzDecode$$' -fuzztime $(FUZZ) ./fsm
-	$(GO) test -run '^$$' -fuzz '^FuzzEntry$$' -fuzztime $(FUZZ) ./fsm
-	$(GO) test -run '^$$' -fuzz '^FuzzRestore$$' -fuzztime $(FUZZ) ./fsm
-	$(GO) test -run '^$$' -fuzz '^FuzzStream$$' -fuzztime $(FUZZ) ./replication
+	@git grep -o '^func Fuzz[A-Za-z]*' -- '*_test.go' | sed 's|/[^/]*:func | |' | while read -r dir name; do \
+		echo "$$dir $$name"; $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZ) ./$$dir || exit 1; done
 
 generate: ## Go code from the proto files
 	$(GO) build -C tools -o ../bin/ google.golang.org/protobuf/cmd/protoc-gen-go google.golang.org/grpc/cmd/protoc-gen-go-grpc

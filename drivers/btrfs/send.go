@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -159,7 +160,7 @@ func (e *extents) add(line string) error {
 		return nil // "transid marker was 41", or the rest of a name with a newline in it
 	}
 	n, err := strconv.ParseInt(fields[6], 10, 64)
-	if err != nil || n < 0 {
+	if err != nil || n < 0 || n > math.MaxInt64-e.bytes {
 		return fmt.Errorf("btrfs subvolume find-new: %.100q: no length", line)
 	}
 	e.bytes += n

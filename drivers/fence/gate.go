@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -197,7 +199,8 @@ func (g *Gate) list(ctx context.Context) (shape string, open bool, err error) {
 	}
 	var text strings.Builder
 	for _, object := range all.Objects {
-		for kind, fields := range object {
+		for _, kind := range slices.Sorted(maps.Keys(object)) {
+			fields := object[kind]
 			if kind == "metainfo" {
 				continue
 			}
