@@ -31,10 +31,14 @@ func (n *Node) derive(purpose, token, name string) ([]byte, error) {
 }
 
 // CreateToken makes a join token for a node of that name, and returns it with the identifier that the node will have. ttl 0
-// is an hour. It runs at the leader.
+// is an hour. It runs at the leader, which must have announced itself: in a cluster whose first row is somebody else's, the node
+// that made it would count as removed.
 func (n *Node) CreateToken(ctx context.Context, meta fsm.Meta, name string, ttl time.Duration) (string, cairn.NodeID, error) {
-	if !n.engine.Leading() {
+	switch {
+	case !n.engine.Leading():
 		return "", "", n.notLeader()
+	case n.View().Node(n.identity.Node) == nil:
+		return "", "", fmt.Errorf("join token: the leader %s has not announced itself yet: %w", n.identity.Name, cairn.ErrUnavailable)
 	}
 	ttl, err := identity.TokenTTL(ttl)
 	if err != nil {

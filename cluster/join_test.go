@@ -92,6 +92,26 @@ func TestJoinRefusals(t *testing.T) {
 	}
 }
 
+// TestNobodyJoinsBeforeTheFounder: the rows of nodes say who is a member. If the first one were another's, the node that made the
+// cluster would count as removed, and never come back.
+func TestNobodyJoinsBeforeTheFounder(t *testing.T) {
+	t.Parallel()
+	c, dir := clustertest.New(t), t.TempDir()
+	if _, err := cluster.Init(cluster.InitConfig{DataDir: dir, NodeName: "n1", ClusterName: "test", Hosts: []string{"127.0.0.1"}}); err != nil {
+		t.Fatal(err)
+	}
+	c.Nodes = append(c.Nodes, &clustertest.Server{Name: "n1", DataDir: dir})
+	t.Cleanup(func() { c.Kill(0) })
+	c.Open(0)
+	if _, _, err := c.Leader().CreateToken(t.Context(), clustertest.Meta(), "n2", 0); !errors.Is(err, cairn.ErrUnavailable) {
+		t.Errorf("a token before the leader has announced itself: %v, want %v", err, cairn.ErrUnavailable)
+	}
+	c.Announce(0)
+	if _, err := join(t, t.TempDir(), c.Token("n2")); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestTwoRacers: of machines that join at the same time with one token exactly one wins.
 func TestTwoRacers(t *testing.T) {
 	t.Parallel()
