@@ -103,16 +103,20 @@ func (n *Node) register(ctx context.Context, sender cairn.NodeID, request *peerv
 		}
 	}
 	// No verdict on this node may come between its registration and the end of its condemnation.
-	t.liveness.Lock()
-	defer t.liveness.Unlock()
+	select {
+	case t.liveness <- struct{}{}:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("node %s: is being judged: %w: %w", n.nameOf(sender), ctx.Err(), cairn.ErrUnavailable)
+	}
+	defer func() { <-t.liveness }()
 	// failpoint: registering
 	result, err := n.commit(ctx, request.GetRegisterNode())
 	if err != nil {
 		return 0, err
 	}
 	// failpoint: registered
-	t.leases.Settle(sender, true)
-	t.leases.Heard(sender)
+	t.leases.Settle(sender, true, result.Index)
+	t.leases.Heard(sender, 0)
 	t.wakeMembers()
 	if _, err := n.commit(ctx, request.GetRegisterPools()); err != nil {
 		return 0, err

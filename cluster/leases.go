@@ -11,7 +11,7 @@ import (
 )
 
 // heard answers a heartbeat of a node, which its certificate has proven. The answer grants a lease only to a node that is
-// committed as up and not condemned, and only from the moment at which this node was certainly the leader.
+// committed as up, knows it, and is not condemned, and only from the moment at which this node was certainly the leader.
 func (t *term) heard(node cairn.NodeID, request *peerv1.HeartbeatRequest) (*peerv1.HeartbeatResponse, error) {
 	row := t.node.View().Node(node)
 	if row == nil {
@@ -19,8 +19,12 @@ func (t *term) heard(node cairn.NodeID, request *peerv1.HeartbeatRequest) (*peer
 	}
 	t.reports.put(node, request, t.node.config.Now())
 	answer := &peerv1.HeartbeatResponse{Sequence: request.GetSequence()}
-	if !t.leases.Heard(node) || row.State != cairn.NodeUp {
+	grant, condemned := t.leases.Heard(node, request.GetAppliedIndex())
+	if condemned || row.State != cairn.NodeUp {
 		answer.Revoked = true
+		return answer, nil
+	}
+	if !grant { // it catches up; a lease that it still holds was granted for a state that nobody has changed without it
 		return answer, nil
 	}
 	if age, ok := t.node.engine.ProofAge(); ok {
@@ -37,8 +41,12 @@ func (t *term) judgeAll(ctx context.Context) {
 }
 
 func (t *term) judge(ctx context.Context, id cairn.NodeID) {
-	t.liveness.Lock()
-	defer t.liveness.Unlock()
+	select {
+	case t.liveness <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	defer func() { <-t.liveness }()
 	node := t.node.View().Node(id)
 	if node == nil {
 		t.leases.Forget(id)
@@ -55,9 +63,10 @@ func (t *term) judge(ctx context.Context, id cairn.NodeID) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if _, err := t.node.applyHere(ctx, &fsm.SetNodeState{Node: id, State: verdict}); err != nil {
+	result, err := t.node.applyHere(ctx, &fsm.SetNodeState{Node: id, State: verdict})
+	if err != nil {
 		return // judged again at the next tick; until then it gets no lease
 	}
-	t.leases.Settle(id, verdict == cairn.NodeUp)
+	t.leases.Settle(id, verdict == cairn.NodeUp, result.Index)
 	t.node.config.Logger.Warn("node: is "+string(verdict), "node", node.Name, "silent", t.leases.Silent(id).Round(time.Millisecond))
 }

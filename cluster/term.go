@@ -26,8 +26,9 @@ type term struct {
 	pilot   *autopilot.Autopilot
 	wake    chan struct{} // membership may have to be reconciled
 	// liveness orders everything that commits or acts on whether a node is up: a lease is granted, or a node condemned,
-	// but not both.
-	liveness sync.Mutex
+	// but not both. It is held while the log decides, so nobody may wait for it without an end: whoever holds it has put
+	// something in.
+	liveness chan struct{}
 }
 
 // lead follows this node's leadership. A term that was lost is ended, all of it, before the next one begins.
@@ -70,8 +71,8 @@ func (n *Node) runTerm(ctx context.Context) {
 	}
 	n.config.Logger.Info("leader: this node leads the cluster", "node", n.identity.Name)
 	t := &term{
-		node: n, raft: n.engine.Raft(), leases: lease.NewTable(n.config.Timing.Lease, n.config.Clock),
-		reports: newReports(n.config.Clock), wake: make(chan struct{}, 1),
+		node: n, raft: n.engine.Raft(), leases: lease.NewTable(n.config.Timing.Lease, n.config.Clock, n.View().Index()),
+		reports: newReports(n.config.Clock), wake: make(chan struct{}, 1), liveness: make(chan struct{}, 1),
 	}
 	t.pilot = t.newPilot()
 	n.term.Store(t)

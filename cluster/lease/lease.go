@@ -12,6 +12,8 @@
 //     outwaits every lease that an earlier leader gave.
 //   - A node is condemned only TTL + Margin after its last heartbeat arrived, and from that moment is refused a lease until
 //     the cluster has committed what became of it.
+//   - A lease is good for a state. A node is granted one only when its own state contains that it is up, and everything that
+//     was committed before this leader's term: what it was allowed before it was condemned may be another's by now.
 package lease
 
 import (
@@ -81,6 +83,7 @@ type Table struct {
 	terms Terms
 	clock Clock
 	began time.Duration
+	state uint64 // the log entry that the term began with
 
 	mu    sync.Mutex
 	nodes map[cairn.NodeID]*entry
@@ -89,30 +92,32 @@ type Table struct {
 type entry struct {
 	heard     time.Duration
 	condemned bool
+	since     uint64 // the log entry that its state must contain
 }
 
-// NewTable opens the account of a term that begins now.
-func NewTable(terms Terms, clock Clock) *Table {
-	return &Table{terms: terms, clock: clock, began: clock(), nodes: make(map[cairn.NodeID]*entry)}
+// NewTable opens the account of a term that begins now, with a state that contains the log entry of index state.
+func NewTable(terms Terms, clock Clock, state uint64) *Table {
+	return &Table{terms: terms, clock: clock, began: clock(), state: state, nodes: make(map[cairn.NodeID]*entry)}
 }
 
 func (t *Table) entry(node cairn.NodeID) *entry {
 	e := t.nodes[node]
 	if e == nil {
-		e = &entry{heard: t.began}
+		e = &entry{heard: t.began, since: t.state}
 		t.nodes[node] = e
 	}
 	return e
 }
 
-// Heard records a heartbeat and reports whether it may be answered with a lease. It may not be while the node is
-// condemned, until Settle says what the cluster has committed.
-func (t *Table) Heard(node cairn.NodeID) bool {
+// Heard records a heartbeat of a node whose state contained the log entry of index applied when it was sent, and reports whether
+// it may be answered with a lease. It may not be while the node is condemned, until Settle says what the cluster has
+// committed, nor before the node knows of that. Only one that is condemned loses what it may still hold.
+func (t *Table) Heard(node cairn.NodeID, applied uint64) (grant, condemned bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(node)
 	e.heard = t.clock()
-	return !e.condemned
+	return !e.condemned && applied >= e.since, e.condemned
 }
 
 // Silent reports for how long a node has not been heard, in this term.
@@ -123,7 +128,7 @@ func (t *Table) Silent(node cairn.NodeID) time.Duration {
 }
 
 // Condemn marks a node that the committed state has as up, if it has been silent for too long, and reports whether the
-// caller must now commit that it is down. After that the node gets no lease before Settle(node, true).
+// caller must now commit that it is down. After that the node gets no lease before it is settled as up.
 func (t *Table) Condemn(node cairn.NodeID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -144,11 +149,12 @@ func (t *Table) Back(node cairn.NodeID) bool {
 	return e.heard > t.began && t.clock()-e.heard < t.terms.TTL
 }
 
-// Settle tells the table what has been committed of a node: up lifts the condemnation.
-func (t *Table) Settle(node cairn.NodeID, up bool) {
+// Settle tells the table what has been committed of a node, in the log entry of index: up lifts the condemnation.
+func (t *Table) Settle(node cairn.NodeID, up bool, index uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.entry(node).condemned = !up
+	e := t.entry(node)
+	e.condemned, e.since = !up, max(e.since, index)
 }
 
 // Forget drops a node that has been removed.

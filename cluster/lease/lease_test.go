@@ -55,7 +55,7 @@ func TestHolder(t *testing.T) {
 
 func TestANewTermGivesEveryoneAFullLease(t *testing.T) {
 	c := &clock{now: time.Hour}
-	table := lease.NewTable(terms, c.read)
+	table := lease.NewTable(terms, c.read, 0)
 	c.now += terms.TTL + terms.Margin
 	if table.Condemn("n1") {
 		t.Error("condemned before a lease of the earlier leader was certainly over")
@@ -68,38 +68,44 @@ func TestANewTermGivesEveryoneAFullLease(t *testing.T) {
 
 func TestCondemnedGetsNoLeaseUntilItIsSettled(t *testing.T) {
 	c := &clock{}
-	table := lease.NewTable(terms, c.read)
+	table := lease.NewTable(terms, c.read, 7)
 	c.now = time.Second
-	if !table.Heard("n1") {
+	if grant, condemned := table.Heard("n1", 6); grant || condemned {
+		t.Errorf("a node that does not know of everything before the term: granted %v, condemned %v", grant, condemned)
+	}
+	if grant, _ := table.Heard("n1", 7); !grant {
 		t.Fatal("refused a node that is well")
 	}
 	c.now += terms.TTL + terms.Margin + 1
 	if !table.Condemn("n1") {
 		t.Fatal("a silent node was not condemned")
 	}
-	if table.Heard("n1") {
+	if grant, condemned := table.Heard("n1", 8); grant || !condemned {
 		t.Error("granted between the decision and its commit")
 	}
 	if !table.Back("n1") {
 		t.Error("heard again, and not noticed")
 	}
-	if table.Heard("n1") {
+	if grant, _ := table.Heard("n1", 8); grant {
 		t.Error("granted before its return was committed")
 	}
-	table.Settle("n1", true)
-	if !table.Heard("n1") {
+	table.Settle("n1", true, 9)
+	if grant, _ := table.Heard("n1", 8); grant {
+		t.Error("granted to a node that does not know that it was down")
+	}
+	if grant, _ := table.Heard("n1", 9); !grant {
 		t.Error("refused after its return was committed")
 	}
 }
 
 func TestADownNodeOfAnEarlierTermIsNotBackUntilHeard(t *testing.T) {
 	c := &clock{now: time.Hour}
-	table := lease.NewTable(terms, c.read)
+	table := lease.NewTable(terms, c.read, 0)
 	c.now += time.Second
 	if table.Back("n1") {
 		t.Error("the beginning of a term was taken for a heartbeat")
 	}
-	if table.Heard("n1") {
+	if grant, _ := table.Heard("n1", 9); grant {
 		t.Error("a node that is down was granted a lease")
 	}
 }
@@ -131,7 +137,8 @@ type answer struct {
 func playLeases(t *testing.T, random *rand.Rand) {
 	const node = cairn.NodeID("n1")
 	c := &clock{now: time.Hour}
-	current := &leader{table: lease.NewTable(terms, c.read)}
+	log, applied, up := uint64(0), uint64(0), uint64(0) // newest entry; newest one that the node knows; when it was last put up
+	current := &leader{table: lease.NewTable(terms, c.read, log)}
 	old := current // may go on answering: it does not know yet that it was replaced
 	var holder lease.Holder
 	var answers []answer
@@ -141,7 +148,7 @@ func playLeases(t *testing.T, random *rand.Rand) {
 		current.proof = c.now
 		switch random.IntN(20) {
 		case 0: // a successor is elected
-			old, current = current, &leader{table: lease.NewTable(terms, c.read), proof: c.now}
+			old, current = current, &leader{table: lease.NewTable(terms, c.read, log), proof: c.now}
 		case 1: // everything stands still
 			c.now += time.Duration(random.Int64N(int64(4 * time.Second)))
 		}
@@ -151,7 +158,8 @@ func playLeases(t *testing.T, random *rand.Rand) {
 				to = old
 			}
 			sent := c.now - time.Duration(random.Int64N(int64(50*time.Millisecond)))
-			granted := to.table.Heard(node) && (to != current || !down)
+			granted, _ := to.table.Heard(node, applied)
+			granted = granted && (to != current || !down)
 			answers = append(answers, answer{
 				arrives: c.now + time.Duration(random.Int64N(int64(3*time.Second))), sent: sent, age: c.now - to.proof, granted: granted,
 			})
@@ -162,15 +170,24 @@ func playLeases(t *testing.T, random *rand.Rand) {
 			}
 			return !a.granted || a.arrives <= c.now
 		})
+		if random.IntN(3) == 0 { // the node gets some of the log
+			applied += random.Uint64N(log - applied + 1)
+		}
 		switch {
 		case !down && current.table.Condemn(node):
 			down = true
+			log++
 			if left := holder.Left(c.now); left > 0 {
 				t.Errorf("declared down while it held a lease for another %s", left)
 			}
 		case down && current.table.Back(node):
-			current.table.Settle(node, true)
+			log++
+			up = log
+			current.table.Settle(node, true, up)
 			down = false
+		}
+		if holder.Left(c.now) > 0 && applied < up {
+			t.Error("holds a lease and does not know that it was down: another may have what it had")
 		}
 		if down && holder.Left(c.now) > 0 {
 			t.Error("holds a lease while it is down")
