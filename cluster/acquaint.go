@@ -3,8 +3,8 @@ package cluster
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
-	"time"
 
 	"google.golang.org/grpc"
 
@@ -12,12 +12,9 @@ import (
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
 
-// acquaintInterval is how often members that gossip does not know are introduced to it. Afterwards gossip keeps itself.
-const acquaintInterval = 2 * time.Second
-
 // acquaint tells gossip where the members are that it has not met. Only they know where they gossip, so they are asked.
 func (n *Node) acquaint() {
-	every(n.life.ctx, acquaintInterval, func() {
+	every(n.life.ctx, 10*n.config.Timing.Probe, func() {
 		met := make(map[string]bool)
 		for _, m := range n.gossip.Members() {
 			met[m.Address] = true
@@ -70,7 +67,7 @@ func (n *Node) hello(ctx context.Context, address string) (*peerv1.HelloResponse
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(handshaken{}),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			return dialTLS(ctx, address, n.identity.ClientConfig(identity.ProtocolGRPC, ""))
+			return dialTLS(ctx, n.config.Network.Dial, address, n.identity.ClientConfig(identity.ProtocolGRPC, ""))
 		}),
 		grpc.WithDisableRetry())
 	if err != nil {
@@ -80,6 +77,15 @@ func (n *Node) hello(ctx context.Context, address string) (*peerv1.HelloResponse
 	return peerv1.NewPeerServiceClient(conn).Hello(ctx, &peerv1.HelloRequest{})
 }
 
-func dialTLS(ctx context.Context, address string, config *tls.Config) (net.Conn, error) {
-	return (&tls.Dialer{NetDialer: dialer(), Config: config}).DialContext(ctx, "tcp", address)
+// dialTLS connects to an address; config says who must be there.
+func dialTLS(ctx context.Context, dial Dial, address string, config *tls.Config) (net.Conn, error) {
+	conn, err := dial(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	secure := tls.Client(conn, config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 
 	"github.com/cairn-storage/cairn"
@@ -33,16 +34,32 @@ type Config struct {
 	// Clock counts while the machine sleeps, Now is the wall clock; both are for tests to replace.
 	Clock lease.Clock
 	Now   func() time.Time
+	// Network is how this node reaches others; nil is the machine's own.
+	Network *Network
 	// Middleware, if set, wraps the Raft log store: for fault injection and measurement.
 	Middleware func(raft.LogStore) raft.LogStore
 	Logger     *slog.Logger
 }
+
+// Network stands in for the machine's network where there is none: whole clusters in virtual time.
+type Network struct {
+	// Dial connects to the cluster port of a node, as net.Dialer does.
+	Dial Dial
+	// Gossip carries the packets of gossip. It is the node's, and shut down with it.
+	Gossip memberlist.Transport
+}
+
+// Dial connects to host:port.
+type Dial func(ctx context.Context, address string) (net.Conn, error)
 
 // Timing is every duration of a node.
 type Timing struct {
 	Raft      consensus.Timing
 	Lease     lease.Terms
 	Heartbeat time.Duration // between renewals of the lease
+	// Probe is how often gossip asks a member whether it is there. Members that it does not know are looked for a tenth as
+	// often: afterwards gossip keeps itself.
+	Probe time.Duration
 	// Election is how long a call waits for a leader before it says that there is none.
 	Election time.Duration
 	// Stable is how long a new node must have been healthy before it may vote; Pilot is how often that is looked at.
@@ -59,6 +76,7 @@ func DefaultTiming() Timing {
 		Raft:              consensus.DefaultTiming(),
 		Lease:             lease.Terms{TTL: 2 * time.Second, Margin: 500 * time.Millisecond},
 		Heartbeat:         250 * time.Millisecond,
+		Probe:             200 * time.Millisecond,
 		Election:          1500 * time.Millisecond,
 		Stable:            3 * time.Second,
 		Pilot:             time.Second,
@@ -91,6 +109,9 @@ func (c *Config) setDefaults() {
 			host = "0.0.0.0" // a name may resolve to an address that is not this machine's own
 		}
 		c.GossipBind = net.JoinHostPort(host, "0")
+	}
+	if c.Network == nil {
+		c.Network = &Network{Dial: dialTCP}
 	}
 	if c.Free == nil {
 		c.Free = func() map[cairn.PoolID]int64 { return nil }

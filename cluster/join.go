@@ -21,6 +21,8 @@ type JoinConfig struct {
 	Hosts   []string // names and addresses of this machine, for its certificate
 	// Now is the wall clock that the cluster compares with its own; nil is the machine's.
 	Now func() time.Time
+	// Dial is the machine's own unless set.
+	Dial Dial
 }
 
 // Join makes this machine a node of the token's cluster: it verifies that a member shows the pinned authority, trades the
@@ -32,6 +34,9 @@ func Join(ctx context.Context, c JoinConfig) (*Identity, error) {
 	if c.Now == nil {
 		c.Now = wallClock
 	}
+	if c.Dial == nil {
+		c.Dial = dialTCP
+	}
 	token, err := ParseToken(c.Token)
 	if err != nil {
 		return nil, err
@@ -42,7 +47,7 @@ func Join(ctx context.Context, c JoinConfig) (*Identity, error) {
 	}
 	failed := []error{fmt.Errorf("join: no member answers: %w", cairn.ErrUnavailable)}
 	for _, address := range token.Addresses {
-		response, err := askToJoin(ctx, address, &peerv1.JoinRequest{
+		response, err := askToJoin(ctx, c.Dial, address, &peerv1.JoinRequest{
 			TokenId: string(token.ID), Secret: token.Secret, CertificateRequest: candidate.Request, WallTime: c.Now().UnixNano(),
 		}, token.Fingerprint)
 		if err != nil {
@@ -58,8 +63,8 @@ func Join(ctx context.Context, c JoinConfig) (*Identity, error) {
 }
 
 // askToJoin sends the request to one member, after that has proven that it belongs to the token's cluster.
-func askToJoin(ctx context.Context, address string, request *peerv1.JoinRequest, fingerprint string) (*peerv1.JoinResponse, error) {
-	secure, err := dialTLS(ctx, address, identity.PinnedConfig(fingerprint))
+func askToJoin(ctx context.Context, dial Dial, address string, request *peerv1.JoinRequest, fingerprint string) (*peerv1.JoinResponse, error) {
+	secure, err := dialTLS(ctx, dial, address, identity.PinnedConfig(fingerprint))
 	if err != nil {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 	n := &Node{config: config, identity: id, machine: fsm.New()}
 	n.life.stopped, n.life.opened = make(chan error, 1), make(chan struct{})
 	n.life.ctx, n.life.cancel = context.WithCancel(context.Background())
-	n.peers = newPeers(id, n.addresses)
+	n.peers = newPeers(id, n.addresses, config.Network.Dial)
 	n.reads = consensus.NewRounds(n.life.ctx, n.askReadIndex)
 	defer func() {
 		if err != nil {
@@ -94,7 +94,7 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 	n.raftPort = newRaftPort(n, n.port.Listener(identity.ProtocolRaft))
 	if n.gossip, err = gossip.Open(gossip.Config{
 		Bind: config.GossipBind, Advertise: config.GossipAdvertise, Key: id.GossipKey, Label: string(id.Cluster.ID),
-		Self: gossip.Member{ID: id.Node, Address: config.Advertise}, Logger: config.Logger,
+		Self: gossip.Member{ID: id.Node, Address: config.Advertise}, Transport: config.Network.Gossip, Probe: config.Timing.Probe, Logger: config.Logger,
 	}); err != nil {
 		return nil, err
 	}

@@ -33,6 +33,7 @@ const (
 type peers struct {
 	identity  *Identity
 	addresses func(cairn.NodeID) []string
+	reach     Dial
 
 	mu     sync.Mutex
 	conns  map[cairn.NodeID]*grpc.ClientConn
@@ -40,9 +41,9 @@ type peers struct {
 	closed bool
 }
 
-func newPeers(id *Identity, addresses func(cairn.NodeID) []string) *peers {
+func newPeers(id *Identity, addresses func(cairn.NodeID) []string, reach Dial) *peers {
 	return &peers{
-		identity: id, addresses: addresses,
+		identity: id, addresses: addresses, reach: reach,
 		conns: make(map[cairn.NodeID]*grpc.ClientConn), hints: make(map[cairn.NodeID]string),
 	}
 }
@@ -129,7 +130,7 @@ func (p *peers) candidates(id cairn.NodeID) []string {
 func (p *peers) dial(ctx context.Context, id cairn.NodeID) (net.Conn, error) {
 	failed := []error{fmt.Errorf("node %s: no address answers", id)}
 	for _, address := range p.candidates(id) {
-		conn, err := dialer().DialContext(ctx, "tcp", address)
+		conn, err := p.reach(ctx, address)
 		if err == nil {
 			return conn, nil
 		}
@@ -151,8 +152,9 @@ func (p *peers) dialRaft(ctx context.Context, id cairn.NodeID) (net.Conn, error)
 	return secure, nil
 }
 
-func dialer() *net.Dialer {
-	return &net.Dialer{
+// dialTCP is the Dial of the machine's own network.
+func dialTCP(ctx context.Context, address string) (net.Conn, error) {
+	d := net.Dialer{
 		Timeout: dialTimeout,
 		Control: func(_, _ string, raw syscall.RawConn) error {
 			var failed error
@@ -162,6 +164,7 @@ func dialer() *net.Dialer {
 			return errors.Join(err, failed)
 		},
 	}
+	return d.DialContext(ctx, "tcp", address)
 }
 
 // drop closes the connection to a node that is no longer a member.

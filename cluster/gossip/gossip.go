@@ -5,6 +5,7 @@
 package gossip
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -32,7 +33,11 @@ type Config struct {
 	Key       []byte // 32 bytes, the cluster's
 	Label     string // the cluster's identifier: other clusters on the network are not listened to
 	Self      Member
-	Logger    *slog.Logger
+	// Transport carries the packets instead of Bind; nil is UDP and TCP.
+	Transport memberlist.Transport
+	// Probe is how often a member is asked whether it is there: 200 ms unless set. The rest goes in proportion.
+	Probe  time.Duration
+	Logger *slog.Logger
 }
 
 // Member is what a node says of itself.
@@ -62,8 +67,10 @@ func Open(c Config) (*Gossip, error) {
 	config.Label = c.Label
 	config.SecretKey = c.Key
 	config.GossipVerifyIncoming, config.GossipVerifyOutgoing = true, true
-	config.ProbeInterval, config.ProbeTimeout = 200*time.Millisecond, 100*time.Millisecond
-	config.SuspicionMult, config.GossipInterval = 3, 50*time.Millisecond
+	probe := cmp.Or(c.Probe, 200*time.Millisecond)
+	config.ProbeInterval, config.ProbeTimeout, config.GossipInterval = probe, probe/2, probe/4
+	config.PushPullInterval = 150 * probe
+	config.SuspicionMult, config.Transport = 3, c.Transport
 	members := &known{members: make(map[string]Member)}
 	config.Delegate, config.Events = delegate{meta}, members
 	config.Logger = log.New(lines{c.Logger}, "", 0)
