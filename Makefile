@@ -7,7 +7,8 @@ FUZZ    ?= 20s
 KILLS   ?= all
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
-.PHONY: all build demo test test-root race lint sweep system chaos failpoints lab lab-test lab-sweep lab-shell record bench fuzz generate clean FORCE
+.PHONY: all build demo test test-root race lint sweep system chaos failpoints virtual bugs lab lab-test lab-sweep lab-shell record bench fuzz generate clean FORCE
+HOURS   ?= 1000
 
 all: build
 
@@ -51,6 +52,15 @@ bin/cairn-failpoints: FORCE
 	@mkdir -p bin
 	$(GO) run ./chaos/failpoint/overlay bin/failpoints > bin/failpoints.txt
 	$(GO) build -trimpath -overlay bin/failpoints/overlay.json -o $@ ./cmd/cairn
+
+virtual: ## whole clusters in virtual time: HOURS of them, from SEED on if that is set (chaos/virtual)
+	CAIRN_VIRTUAL_HOURS=$(HOURS) CAIRN_VIRTUAL_SEED=$(SEED) $(GOTEST) -v -count=1 -timeout 30m -run '^TestClusters$$' ./chaos/virtual
+
+bugs: ## every planted bug applies and compiles, and some are found: other ones every day (chaos/bugs)
+	CAIRN_BUGS=today $(GOTEST) -v -count=1 -timeout 30m ./chaos/bugs
+
+repro-%: ## plants the bug chaos/bugs/%.patch in a copy of the sources, and expects it to be found within 10 minutes
+	CAIRN_BUGS=$* $(GO) test -v -count=1 -timeout 15m -run '^TestRepro$$' ./chaos/bugs
 
 lab: ## the image of a virtual machine with a real storage kernel, built once (deploy/lab)
 	deploy/lab/lab build
