@@ -114,9 +114,10 @@ func TestRepro(t *testing.T) {
 	}
 }
 
-// rotated returns the bugs whose turn it is: a few every day, all of them within two weeks.
+// rotated returns the bugs whose turn it is, of those that are known to be found: a few every day, all of them within eight days.
 func rotated(t *testing.T, all []*bug) []*bug {
 	t.Helper()
+	all = slices.DeleteFunc(all, func(b *bug) bool { return b.found == "" })
 	const days = 8
 	day := int(time.Now().Unix() / 86400)
 	if text := os.Getenv("CAIRN_BUGS_DAY"); text != "" {
@@ -171,24 +172,21 @@ func (b *bug) mustBeFound(t *testing.T, budget time.Duration) {
 func (b *bug) planted(t *testing.T) map[string]string {
 	t.Helper()
 	texts := make(map[string]string)
-	add := func(files []filePatch) {
-		for _, file := range files {
-			text, ok := texts[file.path]
-			if !ok {
-				data, err := os.ReadFile(filepath.Join(root, file.path))
-				if err != nil {
-					t.Fatal(err)
-				}
-				text = string(data)
-			}
-			patched, err := file.apply(text)
+	for _, file := range b.files {
+		text, ok := texts[file.path]
+		if !ok {
+			data, err := os.ReadFile(filepath.Join(root, file.path))
 			if err != nil {
 				t.Fatal(err)
 			}
-			texts[file.path] = patched
+			text = string(data)
 		}
+		patched, err := file.apply(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts[file.path] = patched
 	}
-	add(b.files)
 	return texts
 }
 

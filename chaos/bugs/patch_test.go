@@ -18,7 +18,7 @@ type bug struct {
 	run   string         // which tests of it
 	env   []string       // what the search is told
 	finds *regexp.Regexp // in the output of the search
-	also  []string       // patches that make the search sharper, without a bug
+	found string         // how long that took, when it was measured; "" never
 	files []filePatch
 }
 
@@ -68,12 +68,12 @@ func (b *bug) header(line string) (err error) {
 		b.pkg, b.run, _ = strings.Cut(value, " ")
 	case "Env":
 		b.env = append(b.env, value)
-	case "With":
-		b.also = append(b.also, value)
+	case "Found":
+		b.found = value
 	case "Finds":
 		b.finds, err = regexp.Compile(value)
 	default:
-		err = fmt.Errorf("line %q: want Bug, Search, Env, With or Finds", line)
+		err = fmt.Errorf("line %q: want Bug, Search, Env, Finds or Found", line)
 	}
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/chaos/model"
+	"github.com/cairn-storage/cairn/chaos/validate"
 )
 
 // history is what users did and were told. It is judged while it grows, and at the end.
@@ -65,8 +67,7 @@ func (h *history) add(register string, o operation) {
 	h.registers[register] = append(h.registers[register], o)
 }
 
-// wrote judges an acknowledged write to a share at the moment at which it is acknowledged: nobody else may let clients write then,
-// and epochs never go back.
+// wrote judges an acknowledged write to a share at the moment at which it is acknowledged: nobody else may let clients write then.
 func (h *history) wrote(l line, share cairn.ShareID, others []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,13 +77,25 @@ func (h *history) wrote(l line, share cairn.ShareID, others []string) {
 	for _, other := range others {
 		h.blame("two writers: share %s takes writes on node %s in epoch %d, and on %s", share, l.node, l.epoch, other)
 	}
-	if all := h.lines[share]; len(all) > 0 {
-		if last := all[len(all)-1]; l.epoch < last.epoch || l.epoch == last.epoch && l.node != last.node {
-			h.blame("two writers: share %s: a write on node %s in epoch %d was acknowledged %s after one on %s in epoch %d",
-				share, l.node, l.epoch, l.at.Sub(last.at), last.node, last.epoch)
+	h.lines[share] = append(h.lines[share], l)
+}
+
+// oneWriter judges all acknowledged writes by what the copies themselves said: each epoch has one node, and none comes back.
+func (h *history) oneWriter() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var acks []model.Ack
+	for share, lines := range h.lines {
+		for i, l := range lines {
+			at := h.clock(l.at)
+			acks = append(acks, model.Ack{
+				Share: string(share), Path: l.text, Record: uint64(i + 1), Sum: l.text, Node: string(l.node), Epoch: l.epoch, Call: at, Return: at,
+			})
 		}
 	}
-	h.lines[share] = append(h.lines[share], l)
+	for _, violation := range validate.OneWriter(acks) {
+		h.blame("two writers: %s", violation)
+	}
 }
 
 // linearizable judges the registers. A read must find a value whose write began before the read ended, and no value that an

@@ -137,6 +137,7 @@ func (t *trouble) recover() {
 	if !t.wait("everything is well again", scale*time.Minute, func() bool { t.operate(); return t.healthy() }) {
 		return
 	}
+	t.history.oneWriter()
 	t.history.linearizable()
 	t.judge()
 	t.checkStates()
