@@ -60,7 +60,7 @@ bugs: ## every planted bug applies and compiles, and some are found: other ones 
 	CAIRN_BUGS=today $(GOTEST) -v -count=1 -timeout 30m ./chaos/bugs
 
 repro-%: ## plants the bug chaos/bugs/%.patch in a copy of the sources, and expects it to be found within 10 minutes
-	CAIRN_BUGS=$* $(GO) test -v -count=1 -timeout 15m -run '^TestRepro$$' ./chaos/bugs
+	CAIRN_BUGS=$* $(GO) test -v -count=1 -timeout 30m -run '^TestRepro$$' ./chaos/bugs
 
 lab: ## the image of a virtual machine with a real storage kernel, built once (deploy/lab)
 	deploy/lab/lab build

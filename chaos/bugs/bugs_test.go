@@ -139,12 +139,12 @@ func rotated(t *testing.T, all []*bug) []*bug {
 
 // mustBeFound runs the search, again and again if it is a short one, until it fails as it should.
 func (b *bug) mustBeFound(t *testing.T, budget time.Duration) {
-	ctx, cancel := context.WithTimeout(t.Context(), budget)
-	defer cancel()
 	search := filepath.Join(t.TempDir(), "search")
-	if out, err := command(ctx, root, nil, "go", "test", "-c", "-overlay", b.overlay(t), "-o", search, "./"+b.pkg); err != nil {
+	if out, err := command(t.Context(), root, nil, "go", "test", "-c", "-overlay", b.overlay(t), "-o", search, "./"+b.pkg); err != nil {
 		t.Fatalf("the search does not compile: %v\n%s", err, out)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), budget)
+	defer cancel()
 	began := time.Now()
 	for tries := 1; ; tries++ {
 		out, err := command(ctx, filepath.Join(root, b.pkg), b.env, search, "-test.v", "-test.count=1", "-test.timeout=10m", "-test.run=^("+b.run+")$")
