@@ -5,10 +5,10 @@ GOTEST  ?= $(GO) test
 TOOL    := $(GO) tool -modfile=tools/go.mod
 FUZZ    ?= 20s
 KILLS   ?= all
+HOURS   ?= 1000
 UNIT     = $$($(GO) list ./... | grep -v /systemtest)
 
 .PHONY: all build demo test test-root race lint sweep system chaos failpoints virtual bugs lab lab-test lab-sweep lab-shell record bench fuzz generate clean FORCE
-HOURS   ?= 1000
 
 all: build
 
