@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,8 +97,8 @@ const actionEpoch = 2
 
 // Report is what a sweep found.
 type Report struct {
-	Scenarios int
-	Points    int      // crash points: before and after each step of each scenario
+	Scenarios int      // that were run
+	Points    int      // crash points that were to be tried; there is one before and one after each step of each scenario
 	Covered   int      // points at which the crash really happened
 	Skipped   []string // scenarios that the pool has no capability for
 	Failures  []string
@@ -124,7 +126,8 @@ func Every(t *testing.T, usual int) int {
 func CrashSweep(t *testing.T, h Harness) {
 	seed := rand.Uint64()
 	h.Every = Every(t, cmp.Or(h.Every, usualEvery))
-	t.Logf("crash sweep seed %d, one crash point in %d", seed, h.Every)
+	few, inFew := sparse(h.Every)
+	t.Logf("crash sweep seed %d, one crash point in %d, of one scenario in %d", seed, inFew, few)
 	report := Sweep(t, h, seed)
 	t.Logf("crash points covered: %d of %d in %d scenarios, %d scenarios skipped %v",
 		report.Covered, report.Points, report.Scenarios, len(report.Skipped), report.Skipped)
@@ -139,13 +142,29 @@ func CrashSweep(t *testing.T, h Harness) {
 // Sweep runs every scenario once to count its steps, and then once for every crash point: before and after each step. It
 // looks at what the crash left, lets the recovery be interrupted once more at a step that seed chooses, opens the pool
 // again, repeats the action as an actor would, and compares with the clean run. t is only lent to the harness.
+//
+// Of what takes long a sample is tried, of one crash point in h.Every, that seed chooses.
 func Sweep(t *testing.T, h Harness, seed uint64) Report {
+	few, inFew := sparse(h.Every)
+	wanted := int64((len(scenarios) + few - 1) / few)
+	var swept atomic.Int64 // scenarios that had points
 	sweepers := make([]sweeper, len(scenarios))
 	var running errgroup.Group
 	running.SetLimit(runtime.GOMAXPROCS(0))
-	for i, sc := range scenarios {
-		sweepers[i] = sweeper{t: t, h: h, sc: sc, r: rand.New(rand.NewPCG(seed, uint64(i)))}
-		running.Go(func() error { sweepers[i].run(); return nil })
+	for _, at := range rand.New(rand.NewPCG(seed, uint64(len(scenarios)))).Perm(len(scenarios)) {
+		running.Go(func() error {
+			if swept.Load() >= wanted {
+				return nil
+			}
+			s := &sweepers[at]
+			*s = sweeper{t: t, h: h, sc: scenarios[at], every: inFew, r: rand.New(rand.NewPCG(seed, uint64(at)))}
+			s.run()
+			if s.report.Points > 0 {
+				swept.Add(1)
+				t.Logf("%s: %d of %d", s.sc.name, s.report.Covered, s.report.Points)
+			}
+			return nil
+		})
 	}
 	_ = running.Wait() // none returns an error: what goes wrong is in the reports
 	var report Report
@@ -159,11 +178,19 @@ func Sweep(t *testing.T, h Harness, seed uint64) Report {
 	return report
 }
 
+// sparse says how one crash point in so many is chosen: one scenario in few, and one of its points in inFew. A scenario costs
+// a clean run before the first of its points is tried.
+func sparse(every int) (few, inFew int) {
+	few = max(1, int(math.Sqrt(float64(every))))
+	return few, max(1, every/few)
+}
+
 // sweeper sweeps one scenario.
 type sweeper struct {
 	t      *testing.T
 	h      Harness
 	sc     scenario
+	every  int // one in how many of its crash points
 	r      *rand.Rand
 	report Report
 }
@@ -191,16 +218,14 @@ func (s *sweeper) run() {
 		s.failf("without a crash: %v", err)
 		return
 	}
-	for at := 1; at <= len(counter.names); at++ {
-		for _, after := range []bool{false, true} {
-			if s.r.IntN(max(s.h.Every, 1)) != 0 {
-				continue
-			}
-			s.report.Points++
-			crash := &crasher{at: at, after: after}
-			if err := s.try(func(tr *trial) error { return s.point(tr, crash, want) }); err != nil {
-				s.failf("crash %s step %d of %d (%s): %v", beforeOrAfter(after), at, len(counter.names), lastStep(crash), err)
-			}
+	points := s.r.Perm(2 * len(counter.names))
+	points = points[:(len(points)+s.every-1)/s.every]
+	slices.Sort(points)
+	for _, point := range points {
+		s.report.Points++
+		crash := &crasher{at: 1 + point/2, after: point%2 == 1}
+		if err := s.try(func(tr *trial) error { return s.point(tr, crash, want) }); err != nil {
+			s.failf("crash %s step %d of %d (%s): %v", beforeOrAfter(crash.after), crash.at, len(counter.names), lastStep(crash), err)
 		}
 	}
 }
