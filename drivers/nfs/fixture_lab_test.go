@@ -19,6 +19,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers/nfs"
 	"github.com/cairn-storage/cairn/drivers/nfs/nfstest"
 	"github.com/cairn-storage/cairn/drivers/tool"
+	"github.com/cairn-storage/cairn/drivers/tool/transcript"
 )
 
 // The server is the guest itself, on the bridge of the nodes, which are the clients.
@@ -105,7 +106,8 @@ func (l *lab) config(guard drivers.Guard) nfs.Config {
 	config.Root = root
 	config.ExportsFile = filepath.Join("/etc/exports.d", filepath.Base(root)+".exports")
 	config.ServiceAddresses = []netip.Addr{server4, server6}
-	config.Runner, config.Guard, config.Logger = tool.NewMachine(), guard, slog.New(slog.NewTextHandler(l.Output(), nil))
+	config.Runner = &transcript.Recorded{Tools: tool.NewMachine(), Shapes: transcript.ReadShapes(l, "testdata/*.txt"), T: l}
+	config.Guard, config.Logger = guard, slog.New(slog.NewTextHandler(l.Output(), nil))
 	return config
 }
 

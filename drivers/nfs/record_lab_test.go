@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cairn-storage/cairn/drivers/sim"
 	"github.com/cairn-storage/cairn/drivers/tool"
 	"github.com/cairn-storage/cairn/drivers/tool/transcript"
 )
@@ -23,7 +24,7 @@ func TestLabRecordTools(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	recorder := &transcript.Recorder{Tools: machine, Names: &transcript.Names{}, Header: strings.Split(strings.ReplaceAll(strings.TrimSpace(string(version.Stdout)), "\t", " "), "\n")}
+	recorder := &transcript.Recorder{Tools: machine, Names: &transcript.Names{Order: sim.Order}, Header: strings.Split(strings.ReplaceAll(strings.TrimSpace(string(version.Stdout)), "\t", " "), "\n")}
 	var busy *os.File
 	useTools(t, recorder, func() {
 		if busy, err = os.Create(filepath.Join(sharePath, "busy")); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/nfs"
 	"github.com/cairn-storage/cairn/drivers/nfs/nfstest"
+	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
 // TestLabServe shares one server and its clients, which take long to start and to end.
@@ -440,13 +441,16 @@ func unexportWithoutServer(l *lab) {
 func unexportWaits(l *lab) {
 	t := l.T
 	config := l.config(anyone{})
+	waiting := &refusals{Runner: config.Runner}
+	config.Runner = waiting
 	e := l.exporter(config)
 	spec := l.spec(l.tmpfs(), rule("10.77.0.0/24", cairn.AccessRW))
 	l.export(e, spec)
 	busy, err := os.Create(filepath.Join(config.Root, string(shareID), "busy"))
 	l.ok(err)
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second) // for the emulated processor to get as far as waiting
+	ctx, cancel := context.WithTimeout(t.Context(), callTime)
 	defer cancel()
+	waiting.refused = cancel
 	if err := e.Unexport(ctx, spec.ID); !errors.Is(err, cairn.ErrTimeout) {
 		t.Errorf("Unexport while something is in progress: %v; want cairn.ErrTimeout", err)
 	}
@@ -463,4 +467,21 @@ func unexportWaits(l *lab) {
 	if !nfstest.Absent(filepath.Join(config.Root, string(shareID))) {
 		t.Error("the mount point was left")
 	}
+}
+
+// refusals calls refused when umount has refused three times.
+type refusals struct {
+	tool.Runner
+	refused func()
+	count   int
+}
+
+func (r *refusals) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
+	result, err := r.Runner.Run(ctx, c)
+	if c.Name == "umount" && err != nil {
+		if r.count++; r.count == 3 {
+			r.refused()
+		}
+	}
+	return result, err
 }

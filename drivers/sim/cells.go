@@ -123,3 +123,30 @@ func formOf(name, value string) string {
 func rounded(name string) bool {
 	return properties[name].counts == blocks || strings.HasPrefix(name, "written@")
 }
+
+// Order sorts the lists of zfs and exportfs whose order is that of a hash in the kernel: holds, the table of exports, and what a
+// refusal lists. It is for transcript.Names.
+func Order(argv []string, output string) string {
+	if len(argv) < 2 {
+		return output
+	}
+	all := slices.Collect(strings.Lines(output))
+	switch {
+	case argv[0] == "exportfs" && argv[1] == "-s", argv[0] == "zfs" && argv[1] == "holds":
+		slices.Sort(all)
+	case argv[0] == "zfs":
+		for i, line := range all {
+			if !listing.MatchString(line) {
+				continue
+			}
+			list := all[i+1:]
+			if end := slices.IndexFunc(list, func(line string) bool { return strings.Contains(line, "'") }); end >= 0 {
+				list = list[:end] // the next refusal
+			}
+			slices.Sort(list)
+		}
+	}
+	return strings.Join(all, "")
+}
+
+var listing = regexp.MustCompile(`^use '-[rR]' to .* the following .*:\n$`)

@@ -81,7 +81,7 @@ func machine(t *testing.T, argv ...string) string {
 func newRecorder(t *testing.T, dir string, version ...string) *transcript.Recorder {
 	return &transcript.Recorder{
 		Tools:  tool.NewMachine(),
-		Names:  &transcript.Names{Fixed: map[string]string{"/dir": dir}, Cells: sim.Cells},
+		Names:  &transcript.Names{Fixed: map[string]string{"/dir": dir}, Cells: sim.Cells, Order: sim.Order},
 		Header: []string{strings.Join(strings.Fields(machine(t, version...)), " ")},
 	}
 }

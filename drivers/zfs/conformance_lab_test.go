@@ -11,6 +11,7 @@ import (
 
 	"github.com/cairn-storage/cairn/drivers/drivertest"
 	"github.com/cairn-storage/cairn/drivers/tool"
+	"github.com/cairn-storage/cairn/drivers/tool/transcript"
 )
 
 // lab makes a zpool on a file.
@@ -23,6 +24,7 @@ func lab(t *testing.T) machine {
 	must(t, file.Truncate(512<<20))
 	must(t, file.Close())
 	m := machine{Runner: tool.NewMachine(), zpool: "tank", patience: 10 * time.Minute, serial: new(atomic.Int64)}
+	m.recorded = &transcript.Recorded{Tools: tool.NewMachine(), Shapes: shapes(t), T: t}
 	m.export = func() (func() error, error) {
 		_, err := m.run("zpool", "export", m.zpool)
 		return func() error {

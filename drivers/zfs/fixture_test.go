@@ -40,7 +40,7 @@ func newFixture(t *testing.T, m machine, edit func(*zfs.Config)) *fixture {
 func (f *fixture) open(edit func(*zfs.Config)) {
 	f.Helper()
 	cfg := f.s.config(func(_ string, do func() error) error { return do() })
-	cfg.Runner = recorder{f.s.Runner, f}
+	cfg.Runner = recorder{cfg.Runner, f}
 	if edit != nil {
 		edit(&cfg)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/drivertest"
 	"github.com/cairn-storage/cairn/drivers/tool"
+	"github.com/cairn-storage/cairn/drivers/tool/transcript"
 	"github.com/cairn-storage/cairn/drivers/zfs"
 )
 
@@ -33,6 +34,7 @@ type machine struct {
 	pretends bool                                    // as in drivertest.Harness
 	patience time.Duration                           // too
 	every    int                                     // too
+	recorded *transcript.Recorded                    // fails the test for what the driver runs and no transcript has; nil: does not
 	serial   *atomic.Int64
 }
 
@@ -76,6 +78,9 @@ type storage struct {
 }
 
 func (s storage) config(step drivertest.Step) zfs.Config {
+	if s.recorded != nil {
+		s.Runner = s.recorded
+	}
 	return zfs.Config{Dataset: s.dataset, PoolID: poolID, Runner: stepper{s.machine, step}, Logger: slog.New(slog.DiscardHandler)}
 }
 

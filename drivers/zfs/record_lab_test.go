@@ -22,7 +22,7 @@ func TestLabRecordLife(t *testing.T) {
 	r := &transcript.Recorder{
 		Tools: tool.NewMachine(), Names: names(filepath.Dir(strings.TrimSpace(root))), Header: []string{strings.Join(strings.Fields(version), " ")},
 	}
-	m.Runner = r
+	m.Runner, m.recorded = r, nil
 	f := &fixture{T: t, s: storage{machine: m, dataset: m.zpool + "/cairn"}}
 	f.open(nil)
 	life(f, func(what string) { r.Comment(what) })

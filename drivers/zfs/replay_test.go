@@ -114,5 +114,5 @@ func TestLifeSimulated(t *testing.T) {
 }
 
 func names(dir string) *transcript.Names {
-	return &transcript.Names{Fixed: map[string]string{"/dir": dir}, Cells: sim.Cells}
+	return &transcript.Names{Fixed: map[string]string{"/dir": dir}, Cells: sim.Cells, Order: sim.Order}
 }

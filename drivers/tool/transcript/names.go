@@ -17,6 +17,9 @@ type Names struct {
 	Fixed map[string]string
 	// Cells finds in the stdout or stderr of a command what else differs. nil: nothing.
 	Cells func(argv []string, output string) []Cell
+	// Order puts the lines of an output in the order in which they are to stand, where the tool leaves it open. It comes before
+	// all else. nil: as they are.
+	Order func(argv []string, output string) string
 
 	learned map[string]map[string]string // by form: value of this run to what stands in the transcript
 }
@@ -31,6 +34,9 @@ type Cell struct {
 
 // output is what stands in the transcript for the output of a command.
 func (n *Names) output(argv []string, s string) string {
+	if n.Order != nil {
+		s = n.Order(argv, s)
+	}
 	if n.Cells != nil {
 		var b strings.Builder
 		at := 0
