@@ -69,7 +69,7 @@ func (r *Replica) Ref() Ref { return Ref{Kind: KindReplica, ID: string(r.ID)} }
 type ReplicaWant struct {
 	Presence Presence
 	Size     int64
-	// Source, with SourceReplica on the same pool, is the snapshot that the replica is cloned from.
+	// Source is the snapshot that the replica is made from: cloned, if SourceReplica is on the same pool, else received from it.
 	Source        SnapshotID
 	SourceReplica ReplicaID
 	// Adopt names an existing object of the pool that becomes the replica (manage).

@@ -31,10 +31,12 @@ func needsFence(s *cairn.Share, t *cairn.ShareType) bool {
 	return s.Protocol == cairn.ProtocolNFS && t.Failover == cairn.FailoverAuto
 }
 
-func (c *CreateFencedShare) apply(tx *Tx) (string, error) {
+func (c *CreateFencedShare) apply(tx *Tx) (string, error) { return c.create(tx, "") }
+
+func (c *CreateFencedShare) create(tx *Tx, from cairn.ReplicaID) (string, error) {
 	s := &c.Create.Share
 	old := tx.ShareByName(s.Project, s.Format, s.Name)
-	id, err := c.Create.create(tx, true)
+	id, err := c.Create.create(tx, grants{fenced: true, from: from})
 	switch {
 	case err != nil || c.Address == "":
 		return id, err

@@ -56,8 +56,9 @@ const (
 	OpPromoteShare     Op = 63
 	OpFailoverShares   Op = 64
 
-	OpCreateFencedShare Op = 70
-	OpSetServiceAddress Op = 71
+	OpCreateFromSnapshot Op = 26
+	OpCreateFencedShare  Op = 70
+	OpSetServiceAddress  Op = 71
 )
 
 // ops is the one place that says which command a number stands for.
@@ -103,8 +104,9 @@ var ops = map[Op]func() Command{
 	OpPromoteShare:     func() Command { return new(PromoteShare) },
 	OpFailoverShares:   func() Command { return new(FailoverShares) },
 
-	OpCreateFencedShare: func() Command { return new(CreateFencedShare) },
-	OpSetServiceAddress: func() Command { return new(SetServiceAddress) },
+	OpCreateFromSnapshot: func() Command { return new(CreateFromSnapshot) },
+	OpCreateFencedShare:  func() Command { return new(CreateFencedShare) },
+	OpSetServiceAddress:  func() Command { return new(SetServiceAddress) },
 }
 
 // Command is one change of the replicated state. The commands of this package are all there are.
@@ -131,7 +133,7 @@ const CurrentVersion = BundleVersion
 // View.CommandVersion is at least that.
 func Version(c Command) uint32 {
 	switch c.op() {
-	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot, OpCreateFencedShare, OpSetServiceAddress, OpChangeQuota:
+	case OpSetSize, OpStopTask, OpManageSnapshot, OpUnmanageSnapshot, OpCreateFencedShare, OpSetServiceAddress, OpChangeQuota, OpCreateFromSnapshot:
 		return 2
 	}
 	return 1

@@ -49,10 +49,18 @@ func (c *DeleteShare) target() string { return "share/" + string(c.ID) }
 func (*UpdateShare) op() Op           { return OpUpdateShare }
 func (c *UpdateShare) target() string { return "share/" + string(c.ID) }
 
-func (c *CreateShare) apply(tx *Tx) (string, error) { return c.create(tx, false) }
+func (c *CreateShare) apply(tx *Tx) (string, error) { return c.create(tx, grants{}) }
 
-// create makes the share. fenced: every node that may be asked to take a replica over NFS says whether it can be fenced.
-func (c *CreateShare) create(tx *Tx, fenced bool) (string, error) {
+// grants is what a command allows beyond the CreateShare that it carries.
+type grants struct {
+	// fenced: every node that may be asked to take a replica over NFS says whether it can be fenced.
+	fenced bool
+	// from is the replica whose copy of the source snapshot is sent to another pool; "": it is cloned where it is.
+	from cairn.ReplicaID
+}
+
+// create makes the share.
+func (c *CreateShare) create(tx *Tx, may grants) (string, error) {
 	if err := c.check(); err != nil {
 		return "", err
 	}
@@ -62,7 +70,7 @@ func (c *CreateShare) create(tx *Tx, fenced bool) (string, error) {
 	if tx.Share(c.Share.ID) != nil {
 		return "", cause(cairn.ErrExists, "share %s: that identifier is taken", c.Share.ID)
 	}
-	if err := c.checkType(tx, fenced); err != nil {
+	if err := c.checkType(tx, may.fenced); err != nil {
 		return "", err
 	}
 	if err := tx.charge(c.Share.Project, cairn.Limits{Shares: 1}); err != nil {
@@ -79,7 +87,7 @@ func (c *CreateShare) create(tx *Tx, fenced bool) (string, error) {
 		if i == 0 {
 			role = cairn.RoleActive
 		}
-		if err := c.place(tx, &row, where, role); err != nil {
+		if err := c.place(tx, &row, where, role, may.from); err != nil {
 			return "", err
 		}
 	}
@@ -207,18 +215,23 @@ func (c *CreateShare) checkType(tx *Tx, fenced bool) error {
 
 // place puts a replica where the command says. Only the active one comes from a snapshot or an existing object; the others
 // are fed by it.
-func (c *CreateShare) place(tx *Tx, s *cairn.Share, where Placement, role cairn.Role) error {
+func (c *CreateShare) place(tx *Tx, s *cairn.Share, where Placement, role cairn.Role, from cairn.ReplicaID) error {
 	want := cairn.ReplicaWant{Presence: cairn.Present, Size: s.Size}
 	if role == cairn.RoleStandby {
 		return tx.placeReplica(s, where, &cairn.Replica{Role: role, State: cairn.ReplicaOutOfSync, Epoch: 1, Want: want})
 	}
 	want.Source, want.Adopt = s.Source, c.Adopt
 	if s.Source != "" {
-		origin := tx.instanceIn(s.Source, where.Pool)
-		if origin == nil {
-			return cause(cairn.ErrPrecondition, "share %s: snapshot %s has no copy in pool %s", s.Name, s.Source, where.Pool)
+		if from == "" {
+			origin := tx.instanceIn(s.Source, where.Pool)
+			if origin == nil {
+				return cause(cairn.ErrPrecondition, "share %s: snapshot %s has no copy in pool %s", s.Name, s.Source, where.Pool)
+			}
+			from = origin.Replica
+		} else if err := tx.sends(s, from, where.Pool); err != nil {
+			return err
 		}
-		want.SourceReplica = origin.Replica
+		want.SourceReplica = from
 	}
 	return tx.placeReplica(s, where, &cairn.Replica{Role: role, State: cairn.ReplicaActive, Epoch: 1, Want: want})
 }

@@ -87,6 +87,10 @@ var verbs = map[string]func(*story, *args) Command{
 		address := a.value("address", "")
 		return &CreateFencedShare{Create: *s.createShare(a).(*CreateShare), Address: address}
 	},
+	"create-from": func(s *story, a *args) Command {
+		from, address := cairn.ReplicaID(a.value("from", "")), a.value("address", "")
+		return &CreateFromSnapshot{CreateFencedShare{*s.createShare(a).(*CreateShare), address}, from}
+	},
 	"set-address": func(s *story, a *args) Command {
 		return &SetServiceAddress{cairn.ShareID(a.at(0)), a.value("to", "")}
 	},
