@@ -38,7 +38,7 @@ func newLab(t testing.TB) *lab {
 	founder := identitytest.Found(t)
 	l := &lab{t: t, machine: fsm.New(), nodes: make(map[cairn.NodeID]*identity.Identity)}
 	l.apply(&fsm.InitCluster{Cluster: founder.Cluster, Admin: cairn.User{Name: "admin", Role: cairn.UserAdmin}})
-	l.apply(&fsm.CreateType{Type: cairn.ShareType{Name: "twin", Format: cairn.FormatFiles, Replication: cairn.ReplicationReadable}})
+	l.apply(&fsm.CreateType{Type: cairn.ShareType{Name: "twin", Format: cairn.FormatFiles, Replication: cairn.ReplicationReadable, Snapshots: true, Clone: true}})
 	for _, node := range []cairn.NodeID{"n1", "n2", "n3"} {
 		l.nodes[node] = identitytest.Member(t, founder, node)
 		l.register(node)
@@ -57,7 +57,7 @@ func (l *lab) register(node cairn.NodeID) {
 	l.apply(&fsm.RegisterNode{Node: cairn.Node{ID: node, Name: string(node), Address: string(node) + ":1", CommandVersion: fsm.CurrentVersion}})
 	l.apply(&fsm.RegisterPools{Node: node, Pools: []cairn.Pool{{
 		ID: cairn.MakePoolID(node, "p"), Node: node, Name: "p", Driver: "dir", Total: 1 << 50, OverSubscriptionPercent: 100,
-		Capabilities: []cairn.Capability{cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot},
+		Capabilities: []cairn.Capability{cairn.CapClone, cairn.CapReplicate, cairn.CapResize, cairn.CapRevert, cairn.CapSnapshot},
 		Protocols:    []cairn.Protocol{cairn.ProtocolWebDAV},
 	}}})
 }
@@ -79,6 +79,33 @@ func (l *lab) share(id cairn.ShareID, nodes ...cairn.NodeID) {
 		command.Replicas = append(command.Replicas, fsm.Placement{ID: replicaOf(id, node), Pool: cairn.MakePoolID(node, "p")})
 	}
 	l.apply(command)
+}
+
+// copies asks for shares from snapshot p1 of s3, which is on n1, each with replica "<share>-n2".
+func (l *lab) copies(ids ...cairn.ShareID) {
+	l.t.Helper()
+	l.share("s3", "n1")
+	l.report("s3-n1")
+	l.apply(&fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: "p1", Share: "s3", Name: "p1"}})
+	l.report("s3-n1", fsm.SnapshotHave{Snapshot: "p1", Have: cairn.Present})
+	for _, id := range ids {
+		l.apply(&fsm.CreateFromSnapshot{From: "s3-n1", Create: fsm.CreateFencedShare{Create: fsm.CreateShare{
+			Share: cairn.Share{
+				ID: id, Project: "p", Name: string(id), Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "twin", Size: 1 << 30, Source: "p1",
+			},
+			Replicas: []fsm.Placement{{ID: replicaOf(id, "n2"), Pool: cairn.MakePoolID("n2", "p")}},
+		}}})
+	}
+}
+
+// report says that a replica is as wanted.
+func (l *lab) report(id cairn.ReplicaID, snapshots ...fsm.SnapshotHave) {
+	l.t.Helper()
+	r := l.machine.View().Replica(id)
+	l.apply(&fsm.ReportReplica{
+		Node: r.Node, Replica: id, Generation: r.Generation, Epoch: r.Epoch, Snapshots: snapshots,
+		Have: cairn.ReplicaHave{Presence: cairn.Present, Size: r.Want.Size},
+	})
 }
 
 func replicaOf(share cairn.ShareID, node cairn.NodeID) cairn.ReplicaID {

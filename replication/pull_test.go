@@ -80,6 +80,8 @@ func TestWhoMayPull(t *testing.T) {
 		return replica.Offer{}, nil, nil
 	}}
 	hosts := map[cairn.NodeID]*host{"n1": l.serve("n1", served), "n3": l.serve("n3", served)}
+	l.copies("copy", "done")
+	l.report("done-n2")
 	for _, test := range []struct {
 		name     string
 		from, to cairn.NodeID
@@ -93,6 +95,11 @@ func TestWhoMayPull(t *testing.T) {
 		{"replica of which the state knows nothing", "n2", "n1", replica.PullRequest{Share: "s1", Standby: "s9-n2", Epoch: 1}, cairn.ErrStale},
 		{"replica of another share", "n2", "n1", replica.PullRequest{Share: "s1", Standby: "s2-n2", Epoch: 1}, cairn.ErrInvalid},
 		{"a node without the active replica", "n2", "n3", request(), cairn.ErrStale},
+		{"a copy, from a node without the snapshot", "n2", "n3", replica.PullRequest{Share: "copy", Standby: "copy-n2", Epoch: 1}, cairn.ErrStale},
+		{"a copy of another node", "n3", "n1", replica.PullRequest{Share: "copy", Standby: "copy-n2", Epoch: 1}, cairn.ErrDenied},
+		{"a copy in another epoch", "n2", "n1", replica.PullRequest{Share: "copy", Standby: "copy-n2", Epoch: 2}, cairn.ErrStale},
+		{"a copy for another share", "n2", "n1", replica.PullRequest{Share: "s1", Standby: "copy-n2", Epoch: 1}, cairn.ErrInvalid},
+		{"a copy that is there already", "n2", "n1", replica.PullRequest{Share: "done", Standby: "done-n2", Epoch: 1}, cairn.ErrStale},
 		{"the active replica itself", "n1", "n1", replica.PullRequest{Share: "s1", Standby: "s1-n1", Epoch: 1}, cairn.ErrStale},
 	} {
 		t.Run(test.name, func(t *testing.T) {

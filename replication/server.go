@@ -134,7 +134,8 @@ func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, reque
 	return out.finish()
 }
 
-// mayPull: only the node that hosts a standby may pull for it, and only from the node of the active replica. Where the two
+// mayPull: only the node that hosts a standby may pull for it, and only from the node of the active replica; and only the node
+// that hosts a replica which is made from a snapshot, from one that has that. Where the two
 // nodes see different states the answer is cairn.ErrStale: the one that is behind catches up, and nothing follows until then.
 func (s *Server) mayPull(ctx context.Context, request replica.PullRequest) error {
 	caller, err := s.config.Caller(ctx)
@@ -143,6 +144,7 @@ func (s *Server) mayPull(ctx context.Context, request replica.PullRequest) error
 	}
 	view := s.config.Viewer.View()
 	standby, share := view.Replica(request.Standby), view.Share(request.Share)
+	copied := replica.Copied(view, standby)
 	if standby == nil || share == nil {
 		return fmt.Errorf("share %s, standby %s: not in the state of node %s: %w", request.Share, request.Standby, s.config.Self, cairn.ErrStale)
 	}
@@ -152,6 +154,12 @@ func (s *Server) mayPull(ctx context.Context, request replica.PullRequest) error
 		return fmt.Errorf("replica %s: is not on node %s, which asks for it: %w", standby.ID, caller, cairn.ErrDenied)
 	case standby.Share != share.ID:
 		return fmt.Errorf("replica %s: is not of share %s: %w", standby.ID, share.ID, cairn.ErrInvalid)
+	case copied && replica.Origin(view, standby, s.config.Self) == nil:
+		return fmt.Errorf("replica %s: the snapshot that it is made from is not on node %s: %w", standby.ID, s.config.Self, cairn.ErrStale)
+	case copied && standby.Epoch != request.Epoch:
+		return fmt.Errorf("replica %s: its epoch is %d on node %s, and %d in the request: %w", standby.ID, standby.Epoch, s.config.Self, request.Epoch, cairn.ErrStale)
+	case copied:
+		return nil
 	case active == nil || active.Node != s.config.Self || active.ID == standby.ID:
 		return fmt.Errorf("share %s: its active replica for standby %s is not on node %s: %w", share.ID, standby.ID, s.config.Self, cairn.ErrStale)
 	case active.Epoch != request.Epoch:

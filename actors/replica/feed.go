@@ -20,12 +20,15 @@ const feedsKept = 8
 // SendFunc writes the offered stream.
 type SendFunc func(ctx context.Context, w io.Writer) error
 
-// Offer answers a standby: what it lacks next, and how to send it; nothing to send is a nil SendFunc. It runs beside the
-// actor, and changes nothing on the pool.
+// Offer answers a standby: what it lacks next, and how to send it; nothing to send is a nil SendFunc. A replica that is made
+// from a snapshot here is offered that. It runs beside the actor, and changes nothing on the pool.
 func (a *Actor) Offer(ctx context.Context, request PullRequest) (Offer, SendFunc, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.cfg.StepTimeout)
 	defer cancel()
 	view := a.cfg.Viewer.View()
+	if row := view.Replica(request.Standby); Copied(view, row) {
+		return a.offerCopy(ctx, view, row, request)
+	}
 	row, err := a.feeder(view, request)
 	if err != nil {
 		return Offer{}, nil, err

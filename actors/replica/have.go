@@ -21,6 +21,7 @@ type Have struct {
 	SyncPoint cairn.SnapshotID
 	Behind    int64
 	Surplus   bool // it has sync points that nobody needs
+	Unparted  bool // it has been received, and has the snapshot of its source still: it is not ready
 	// AtRevert: the data certainly is as Want.Revert. Ahead: there may be data behind Want.Keep.Base.
 	AtRevert, Ahead bool
 }
@@ -44,6 +45,7 @@ func (p *pass) look(ctx context.Context) (*Have, error) {
 	switch object, err := pool.Stat(ctx, p.id); {
 	case err == nil:
 		have.Object = &object
+		have.Unparted = p.want.Copied && object.Ready && have.snapshot(p.want.Replica.Want.Source) != nil
 	case !errors.Is(err, cairn.ErrNotFound):
 		return nil, poolError("stat", err)
 	}
@@ -159,4 +161,4 @@ func (h *Have) snapshot(id cairn.SnapshotID) *drivers.SnapshotObject {
 }
 
 // ready reports whether the object is there and complete.
-func (h *Have) ready() bool { return h.Object != nil && h.Object.Ready }
+func (h *Have) ready() bool { return h.Object != nil && h.Object.Ready && !h.Unparted }

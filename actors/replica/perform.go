@@ -29,6 +29,9 @@ func (p *pass) perform(ctx context.Context, s Step) error {
 	if s.Op == OpPull { // may take as long as there is progress, which the stream watches
 		return p.pull(ctx)
 	}
+	if s.Op == OpCopy {
+		return p.copySnapshot(ctx)
+	}
 	ctx, cancel := context.WithTimeout(ctx, p.deadline(s.Op))
 	defer cancel()
 	switch s.Op {
@@ -75,6 +78,8 @@ func (p *pass) change(ctx context.Context, s Step) error {
 			_, err := d.Clone(ctx, p.createSpec(), row.Want.SourceReplica, row.Want.Source)
 			return err
 		}
+	case OpPart:
+		return p.part(ctx, pool)
 	case OpAdopt:
 		if d, ok := pool.(drivers.Adopter); ok {
 			_, err := d.Adopt(ctx, p.createSpec(), row.Want.Adopt)

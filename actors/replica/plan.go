@@ -15,6 +15,8 @@ type Op string
 const (
 	OpCreate         Op = "create"
 	OpClone          Op = "clone"
+	OpCopy           Op = "copy"
+	OpPart           Op = "part from"
 	OpAdopt          Op = "adopt"
 	OpResize         Op = "resize"
 	OpRevert         Op = "revert"
@@ -48,7 +50,7 @@ func (op Op) leavesNothing() bool {
 // Step is one idempotent driver call.
 type Step struct {
 	Op       Op
-	Snapshot cairn.SnapshotID   // of snapshot, delete, adopt and release snapshot, revert, and of the export of a snapshot
+	Snapshot cairn.SnapshotID   // of copy, part from, snapshot, delete, adopt and release snapshot, revert, and of the export of a snapshot
 	Object   string             // of adopt and release snapshot: the name that is not ours
 	Export   drivers.ExportSpec // of export
 }
@@ -58,6 +60,8 @@ func (s Step) String() string {
 	switch {
 	case s.Snapshot == "":
 		return string(s.Op)
+	case s.Op == OpCopy || s.Op == OpPart:
+		return fmt.Sprintf("%s snapshot %s", s.Op, s.Snapshot)
 	case s.Op == OpRevert:
 		return "revert to snapshot " + string(s.Snapshot)
 	case s.Op == OpExport || s.Op == OpUnexport:
@@ -100,7 +104,7 @@ func Plan(w *Want, h *Have) ([]Step, error) {
 	case !h.ready() && was:
 		return unexportAll(h), fmt.Errorf("dataset was complete and is not any more: %w", cairn.ErrCorrupt)
 	case !h.ready():
-		return []Step{planCreation(w)}, nil
+		return []Step{planCreation(w, h)}, nil
 	}
 	steps := planExports(w, h)
 	steps = append(steps, planSeal(w, h)...)
@@ -157,10 +161,14 @@ func planSync(w *Want, h *Have) []Step {
 	return []Step{{Op: OpPull}}
 }
 
-func planCreation(w *Want) Step {
+func planCreation(w *Want, h *Have) Step {
 	switch want := w.Replica.Want; {
 	case want.Adopt != "":
 		return Step{Op: OpAdopt}
+	case h.Unparted:
+		return Step{Op: OpPart, Snapshot: want.Source}
+	case w.Copied:
+		return Step{Op: OpCopy, Snapshot: want.Source}
 	case want.Source != "":
 		return Step{Op: OpClone}
 	}

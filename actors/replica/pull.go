@@ -38,19 +38,25 @@ func (a *Actor) Interrupt(v *fsm.View, id cairn.ReplicaID) {
 	}
 }
 
-// pull brings a standby up to date: one snapshot after another until it lacks none. What it fetched stays, whatever ends
-// it. That the active replica's node cannot be asked is no fault of this replica.
-func (p *pass) pull(ctx context.Context) error {
+// interruptible registers a transfer for Interrupt, until end is called.
+func (p *pass) interruptible(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.pulls[p.id] = pulling{p.want.Replica, cancel}
-	p.mu.Unlock()
-	defer func() {
+	return ctx, func() {
+		cancel(nil)
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.pulls, p.id)
-	}()
+	}
+}
+
+// pull brings a standby up to date: one snapshot after another until it lacks none. What it fetched stays, whatever ends
+// it. That the active replica's node cannot be asked is no fault of this replica.
+func (p *pass) pull(ctx context.Context) error {
+	ctx, end := p.interruptible(ctx)
+	defer end()
 	for {
 		again, err := p.pullOne(ctx)
 		switch {

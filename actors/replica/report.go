@@ -67,8 +67,10 @@ func (p *pass) failure() error {
 			return err
 		}
 	}
-	if err := p.failed[stepKey{OpRevert, p.want.Replica.Want.Revert}]; err != nil {
-		return err
+	for _, key := range []stepKey{{OpCopy, p.want.Replica.Want.Source}, {OpPart, p.want.Replica.Want.Source}, {OpRevert, p.want.Replica.Want.Revert}} {
+		if err := p.failed[key]; err != nil {
+			return err
+		}
 	}
 	if err := p.failed[stepKey{OpExport, ""}]; err != nil {
 		return fmt.Errorf("%w: %w", errExport, err)
@@ -119,7 +121,7 @@ func (p *pass) replicaHave(failure error) cairn.ReplicaHave {
 		return have
 	}
 	switch object := p.have.Object; {
-	case object != nil && object.Ready:
+	case object != nil && p.have.ready():
 		have.Presence, have.Size = cairn.Present, object.Size
 	case row.Want.Presence == cairn.Released && object == nil:
 		have.Presence, have.Size = cairn.Released, 0

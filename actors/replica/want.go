@@ -20,6 +20,7 @@ type Want struct {
 	Snapshots []WantSnapshot     // in order of ID
 	// Unproven are the rules among all of these that no exporter has taken yet: handed to the node, or refused before.
 	Unproven map[cairn.RuleID]bool
+	Copied   bool // it is still to be made from a snapshot that another pool has
 	// Of a replicated share: the other replicas of an active one, and the node of the active one of a standby.
 	Standbys   []*cairn.Replica
 	ActiveNode cairn.NodeID
@@ -48,7 +49,7 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 	if t := v.Type(w.Share.Type); t != nil {
 		w.Specs, w.Fenced = t.Specs, t.Failover == cairn.FailoverAuto
 	}
-	w.Address = v.ServiceAddress(row.Share)
+	w.Address, w.Copied = v.ServiceAddress(row.Share), Copied(v, row)
 	w.Rules = w.granted(v, "")
 	for instance := range v.InstancesOn(row.ID) {
 		snap := v.Snapshot(instance.Snapshot)
