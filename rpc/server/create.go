@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +27,8 @@ type creation struct {
 	// fenced: it is served over NFS and fails over by itself, perhaps with a service address.
 	fenced  bool
 	address string
+	// from is the replica that sends the snapshot; "": the share is cloned from it.
+	from cairn.ReplicaID
 }
 
 // CreateShare is described in the proto file.
@@ -136,8 +139,12 @@ func (c *creation) command(share cairn.Share, pools []cairn.PoolID) fsm.Command 
 	for _, pool := range pools {
 		cmd.Replicas = append(cmd.Replicas, fsm.Placement{ID: cairn.ReplicaID(newID()), Pool: pool})
 	}
-	if c.fenced {
-		return &fsm.CreateFencedShare{Create: *cmd, Address: c.address}
+	fenced := fsm.CreateFencedShare{Create: *cmd, Address: c.address}
+	switch {
+	case c.source != "": // the same however it is placed: a token is for one command
+		return &fsm.CreateFromSnapshot{Create: fenced, From: c.from}
+	case c.fenced:
+		return &fenced
 	}
 	return cmd
 }
@@ -146,12 +153,10 @@ func (c *creation) command(share cairn.Share, pools []cairn.PoolID) fsm.Command 
 // says whether it is the same.
 func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 	share, req := c.share, placement.Request{Zone: c.zone}
-	if c.source != "" {
-		pool, err := c.fromSnapshot(v, &share)
-		if err != nil {
+	if c.from = ""; c.source != "" {
+		if err := c.fromSnapshot(v, &share); err != nil {
 			return nil, err
 		}
-		req.Pool, req.Needs = pool, []cairn.Capability{cairn.CapClone}
 	}
 	if share.Type == "" {
 		share.Type = cairn.DefaultType
@@ -179,11 +184,47 @@ func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 		req.Pool, req.Needs = pool.ID, []cairn.Capability{cairn.CapAdopt}
 	}
 	req.Size, req.Format, req.Protocol, req.Type = share.Size, share.Format, share.Protocol, kind
-	pools, err := s.placeAll(req, v, c.copies)
+	pools, err := s.place(req, v, c)
 	if err != nil {
 		return nil, err
 	}
 	return c.command(share, pools), nil
+}
+
+// place finds the pools. What comes from a snapshot is cloned in a pool that has it, for that costs nothing; if none of these
+// takes it, the snapshot is sent to another one of the same driver.
+func (s *Server) place(req placement.Request, v *fsm.View, c *creation) ([]cairn.PoolID, error) {
+	if c.source == "" {
+		return s.placeAll(req, v, c.copies)
+	}
+	var refusal error
+	var sender *cairn.Replica
+	for instance := range v.InstancesOf(cairn.SnapshotID(c.source)) {
+		home := v.Replica(instance.Replica)
+		if home == nil || instance.Have != cairn.Present || instance.Want != cairn.Present {
+			continue
+		}
+		clone := req
+		clone.Pool, clone.Needs = home.Pool, []cairn.Capability{cairn.CapClone}
+		pools, err := s.placeAll(clone, v, c.copies)
+		if err == nil {
+			return pools, nil
+		}
+		refusal = cmp.Or(refusal, err)
+		if node := v.Node(home.Node); sender == nil && node != nil && node.State == cairn.NodeUp {
+			sender = home
+		}
+	}
+	if sender == nil {
+		return nil, cmp.Or(refusal, fmt.Errorf("snapshot %s: is on no pool yet: %w", c.source, cairn.ErrPrecondition))
+	}
+	req.Driver, req.Needs = v.Pool(sender.Pool).Driver, []cairn.Capability{cairn.CapReplicate}
+	pools, err := s.placeAll(req, v, c.copies)
+	if err != nil {
+		return nil, err
+	}
+	c.from = sender.ID
+	return pools, nil
 }
 
 // placeAll places the active replica, and then each other one apart from those before it. Only the first one is bound to
@@ -207,12 +248,11 @@ func (s *Server) candidates(v *fsm.View) []placement.Candidate {
 	return placement.Candidates(v, s.cfg.PoolFree, s.census.Leaders(v))
 }
 
-// fromSnapshot takes over what the caller left out from the snapshot and its share, and returns the pool where the snapshot
-// lies: a clone is made in place.
-func (c *creation) fromSnapshot(v *fsm.View, share *cairn.Share) (cairn.PoolID, error) {
+// fromSnapshot takes over what the caller left out from the snapshot and its share.
+func (c *creation) fromSnapshot(v *fsm.View, share *cairn.Share) error {
 	snap, err := c.caller.snapshot(v, c.source, "", "")
 	if err != nil {
-		return "", err
+		return err
 	}
 	origin := v.Share(snap.Share)
 	share.Source = snap.ID
@@ -220,7 +260,7 @@ func (c *creation) fromSnapshot(v *fsm.View, share *cairn.Share) (cairn.PoolID, 
 		share.Size = snap.Size
 	}
 	if share.Size < snap.Size {
-		return "", fmt.Errorf("size %s: is smaller than snapshot %s, which has %s: %w",
+		return fmt.Errorf("size %s: is smaller than snapshot %s, which has %s: %w",
 			cairn.FormatSize(share.Size), snap.Name, cairn.FormatSize(snap.Size), cairn.ErrInvalid)
 	}
 	if share.Type == "" {
@@ -229,12 +269,7 @@ func (c *creation) fromSnapshot(v *fsm.View, share *cairn.Share) (cairn.PoolID, 
 	if share.Protocol == "" {
 		share.Protocol = origin.Protocol
 	}
-	for instance := range v.InstancesOf(snap.ID) {
-		if replica := v.Replica(instance.Replica); instance.Have == cairn.Present && replica != nil {
-			return replica.Pool, nil
-		}
-	}
-	return "", fmt.Errorf("snapshot %s: is %s and on no pool yet: %w", snap.Name, snap.Status, cairn.ErrPrecondition)
+	return nil
 }
 
 // created renders the new share; of a dry run, as it would be.
@@ -261,8 +296,11 @@ func (s *Server) created(out outcome) (*pb.Share, error) {
 }
 
 func creationOf(c fsm.Command) (create *fsm.CreateShare, address string) {
-	if fenced, ok := c.(*fsm.CreateFencedShare); ok {
-		return &fenced.Create, fenced.Address
+	switch c := c.(type) {
+	case *fsm.CreateFromSnapshot:
+		return &c.Create.Create, c.Create.Address
+	case *fsm.CreateFencedShare:
+		return &c.Create, c.Address
 	}
 	return c.(*fsm.CreateShare), ""
 }

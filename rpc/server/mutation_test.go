@@ -292,6 +292,51 @@ func TestCreateFromSnapshot(t *testing.T) {
 	}
 }
 
+// TestCopyFromSnapshot: what no pool with the snapshot takes is sent to another one, and a repeated request finds its share however
+// it would be placed by now.
+func TestCopyFromSnapshot(t *testing.T) {
+	c := newCluster(t, 3)
+	api, ctx := c.admin(), t.Context()
+	origin := c.share(api, "a", 2*gib).GetReplicas()[0]
+	snap := c.snapshot(api, "a", "s")
+	home := origin.GetNode() + "/" + origin.GetPool()
+	create := func(name, token string) (*pb.CreateShareResponse, error) {
+		return api.Shares().CreateShare(ctx, &pb.CreateShareRequest{Mutation: &pb.Mutation{Token: token}, Name: name, SourceSnapshot: snap.GetId()})
+	}
+	if clone, err := create("clone", "t1"); err != nil || clone.GetShare().GetReplicas()[0].GetNode() != origin.GetNode() {
+		t.Fatalf("clone: %v, %v", clone, err)
+	}
+	freeze := func(pool string, frozen bool) {
+		t.Helper()
+		if _, err := api.Pools().FreezePool(ctx, &pb.FreezePoolRequest{Pool: pool, Thaw: !frozen}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	freeze(home, true)
+	copied, err := create("copy", "t2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	share := copied.GetShare()
+	row := c.machine.View().Replica(cairn.ReplicaID(share.GetReplicas()[0].GetId()))
+	if share.GetReplicas()[0].GetNode() == origin.GetNode() || share.GetStatus() != "creating" || string(row.Want.SourceReplica) != origin.GetId() {
+		t.Errorf("copy: %v of %+v", share, row.Want)
+	}
+	if again, err := create("clone", "t1"); err != nil || again.GetShare().GetName() != "clone" {
+		t.Errorf("the clone, repeated: %v, %v", again, err)
+	}
+	freeze(home, false)
+	if again, err := create("copy", "t2"); err != nil || again.GetShare().GetId() != share.GetId() {
+		t.Errorf("the copy, repeated: %v, %v", again, err)
+	}
+	for _, node := range []string{"n1", "n2", "n3"} {
+		freeze(node+"/data", true)
+	}
+	if _, err := create("nowhere", ""); !errors.Is(err, cairn.ErrCapacity) || !strings.Contains(err.Error(), home+": frozen") {
+		t.Errorf("no pool takes it: %v", err)
+	}
+}
+
 func TestUsersAndTokens(t *testing.T) {
 	c := newCluster(t, 1)
 	api, ctx := c.admin(), t.Context()

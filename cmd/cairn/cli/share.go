@@ -71,7 +71,10 @@ func (a *App) shareCreate() *cobra.Command {
 		long: `Create a share and wait until it can be used.
 
 The same name with the same specification is the same share, so the command can be repeated; another specification is a
-conflict. A new share is reached by nobody: see cairn access allow.`,
+conflict. A new share is reached by nobody: see cairn access allow.
+
+A share from a snapshot is a clone in the snapshot's pool, made at once. If that takes no more, or is not in --zone, the snapshot
+is sent to another pool of the same driver, and cannot be deleted until it is there.`,
 		example: `
 cairn share create docs --size 10GiB
 cairn share create copy --from-snapshot docs/before

@@ -466,7 +466,7 @@ type CreateShareRequest struct {
 	Protocol string `protobuf:"bytes,7,opt,name=protocol,proto3" json:"protocol,omitempty"`
 	// Only pools of nodes in this zone.
 	Zone string `protobuf:"bytes,8,opt,name=zone,proto3" json:"zone,omitempty"`
-	// ID of a snapshot to start from. The share is placed on the snapshot's pool.
+	// ID of a snapshot to start from: cloned in a pool that has it, else sent to another one of the same driver.
 	SourceSnapshot string `protobuf:"bytes,9,opt,name=source_snapshot,json=sourceSnapshot,proto3" json:"source_snapshot,omitempty"`
 	// User's key-value pairs.
 	Metadata map[string]string `protobuf:"bytes,10,rep,name=metadata,proto3" json:"metadata,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
