@@ -136,7 +136,7 @@ func (c *copying) verify(want string) error {
 // one came, and leaves nothing more on either disk when the copy and its snapshot are gone.
 func TestCrashCopy(t *testing.T) {
 	t.Run("dir", func(t *testing.T) { t.Parallel(); sweepCopies(t, dirDisks, 3) })
-	t.Run("zfs, simulated", func(t *testing.T) { t.Parallel(); sweepCopies(t, simDisks, 1) })
+	t.Run("zfs, simulated", func(t *testing.T) { t.Parallel(); sweepCopies(t, simDisks, 4) })
 }
 
 // TestCrashCopyBtrfs is TestCrashCopy on file systems of its own.
@@ -278,7 +278,10 @@ func (r mortal) Stream(ctx context.Context, c tool.Cmd, stdin io.Reader, stdout 
 	return result, err
 }
 
+// diskStep is a step of a real driver, some of whose steps are taken at once.
 func (m *member) diskStep(name string, do func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	return m.step(context.Background(), name, do)
 }
 

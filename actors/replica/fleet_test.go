@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -38,6 +39,7 @@ type member struct {
 	cut      bool // nobody reaches it, and it reaches nobody
 	steps    int  // changes of storage and exports that its process still makes before it dies; 0: any number
 	dead     bool
+	mu       sync.Mutex // of diskStep
 }
 
 // step makes a change unless the process is dead.
