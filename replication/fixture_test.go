@@ -185,6 +185,7 @@ func (l *lab) client(from, to cairn.NodeID, h *host) *Client {
 type source struct {
 	offer  func(context.Context, replica.PullRequest) (replica.Offer, replica.SendFunc, error)
 	states func([]cairn.ReplicaID) []replica.SyncState
+	read   func(context.Context, cairn.ReplicaID, cairn.SnapshotID) (replica.Content, error)
 }
 
 func (s source) Offer(ctx context.Context, request replica.PullRequest) (replica.Offer, replica.SendFunc, error) {
@@ -192,6 +193,10 @@ func (s source) Offer(ctx context.Context, request replica.PullRequest) (replica
 }
 
 func (s source) SyncStates(ids []cairn.ReplicaID) []replica.SyncState { return s.states(ids) }
+
+func (s source) Content(ctx context.Context, id cairn.ReplicaID, snap cairn.SnapshotID) (replica.Content, error) {
+	return s.read(ctx, id, snap)
+}
 
 // sending offers snapshot "snap", and sends it with the function.
 func sending(send replica.SendFunc) source {

@@ -23,6 +23,8 @@ type Source interface {
 	Offer(ctx context.Context, request replica.PullRequest) (replica.Offer, replica.SendFunc, error)
 	// SyncStates says how far standbys on this node are; nil asks for all.
 	SyncStates(ids []cairn.ReplicaID) []replica.SyncState
+	// Content reads a snapshot of an active replica here.
+	Content(ctx context.Context, id cairn.ReplicaID, snap cairn.SnapshotID) (replica.Content, error)
 }
 
 // Viewer is the state as this node knows it, perhaps an old one.
@@ -36,6 +38,8 @@ type ServerConfig struct {
 	Viewer Viewer
 	Source Source
 	Hints  *Hints
+	// Driller tries out standbys of this node.
+	Driller Driller
 	// Caller returns the node that the certificate of a call proves.
 	Caller func(context.Context) (cairn.NodeID, error)
 	// Rate bounds what all streams of this node send together, in bytes per second; 0 does not.

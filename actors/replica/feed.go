@@ -189,6 +189,9 @@ func (a *Actor) kept(v *fsm.View, row *cairn.Replica, source []cairn.SnapshotID)
 	needed := map[cairn.SnapshotID]bool{newestSyncPoint(points): true}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	for _, id := range points {
+		needed[id] = needed[id] || a.holds[held{row.ID, id}] > 0
+	}
 	known := a.feeds[row.ID]
 	for standby := range v.ReplicasOf(row.Share) {
 		if standby.ID == row.ID {

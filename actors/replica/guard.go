@@ -20,6 +20,9 @@ type Guard struct {
 // with manual failover, is served on without one: nobody else can write it, so stopping would cost and protect nothing.
 func (g *Guard) Check(id cairn.ReplicaID, epoch uint64) error {
 	v := g.Viewer.View()
+	if standby, ok := drilled(id); ok { // served as long as its standby is here, in that epoch
+		id = standby
+	}
 	row := v.Replica(id)
 	switch {
 	case row == nil:

@@ -48,9 +48,12 @@ func (a *Actor) Orphans() []Orphan {
 	return list
 }
 
-// gone deals with a replica that has no row: nothing of it is served, a half-made object is removed, a complete one is kept
-// as an orphan. It runs under the actor's lock like everything else that touches the replica.
+// gone deals with a replica that has no row: nothing of it is served, a half-made object is removed, and so is the clone of a
+// drill that does not run any more; every other complete one is kept as an orphan. It runs under the actor's lock like everything else that touches the replica.
 func (p *pass) gone(ctx context.Context) error {
+	if p.drilling(p.id) {
+		return nil
+	}
 	if err := p.withdraw(ctx); err != nil {
 		return err
 	}
@@ -71,13 +74,14 @@ func (p *pass) goneFrom(ctx context.Context, id cairn.PoolID) error {
 	defer cancel()
 	pool := p.cfg.Pools[id]
 	object, err := pool.Stat(ctx, p.id)
+	_, left := drilled(p.id)
 	switch {
 	case errors.Is(err, cairn.ErrNotFound):
 		p.forgetOrphan(id)
 		return nil
 	case err != nil:
 		return poolError("stat", err)
-	case object.Ready:
+	case object.Ready && !left:
 		p.keepOrphan(Orphan{Replica: p.id, Pool: id, Size: object.Size, Snapshots: len(object.Snapshots)})
 		return nil
 	}
@@ -85,7 +89,7 @@ func (p *pass) goneFrom(ctx context.Context, id cairn.PoolID) error {
 	if err := pool.Delete(ctx, p.id, object.Epoch); err != nil {
 		return fmt.Errorf("delete half-made object without a row: %w", err)
 	}
-	p.cfg.Logger.Info("removed half-made object of a replica that no longer exists", "replica", p.id, "pool", id)
+	p.cfg.Logger.Info("removed what a replica that no longer exists, or a drill, has left", "replica", p.id, "pool", id)
 	return nil
 }
 

@@ -201,7 +201,7 @@ func (p *pass) prune(ctx context.Context, object drivers.Object, keep []cairn.Sn
 	}
 	newest := newestSyncPoint(inOrder(object.Snapshots))
 	for _, s := range object.Snapshots {
-		if _, ok := ParseSyncPoint(s.ID); !ok || s.ID == newest || slices.Contains(keep, s.ID) {
+		if _, ok := ParseSyncPoint(s.ID); !ok || s.ID == newest || slices.Contains(keep, s.ID) || p.isHeld(p.id, s.ID) {
 			continue
 		}
 		if err := snapshotter.DeleteSnapshot(ctx, p.id, p.want.Replica.Epoch, s.ID); err != nil && !errors.Is(err, cairn.ErrInUse) {

@@ -74,6 +74,8 @@ type Actor struct {
 	syncs map[cairn.ReplicaID]SyncState
 	feeds map[cairn.ReplicaID]feed
 	cuts  map[cairn.ReplicaID]time.Time // when an active replica was last looked at for a sync point
+	holds map[held]int                  // snapshots that drills read
+	drill cairn.ReplicaID               // the clone of the drill that runs here; "" if none does
 }
 
 // New makes the actor.
@@ -102,6 +104,7 @@ func New(cfg Config) *Actor {
 		syncs:   make(map[cairn.ReplicaID]SyncState),
 		feeds:   make(map[cairn.ReplicaID]feed),
 		cuts:    make(map[cairn.ReplicaID]time.Time),
+		holds:   make(map[held]int),
 	}
 	for protocol, exporter := range cfg.Exporters {
 		a.served[protocol] = &served{exporter: exporter, now: cfg.Now, every: cfg.Recheck}

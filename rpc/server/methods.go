@@ -50,6 +50,7 @@ var methods = map[string]rule{
 	pb.ReplicaService_ListReplicas_FullMethodName:  {cairn.UserReader, scopeProject, onLeader},
 	pb.ReplicaService_ResyncReplica_FullMethodName: {cairn.UserMember, scopeProject, onLeader},
 	pb.ReplicaService_PromoteShare_FullMethodName:  {cairn.UserOperator, scopeProject, onLeader},
+	pb.ReplicaService_DrillShare_FullMethodName:    {cairn.UserOperator, scopeProject, false},
 
 	pb.SnapshotService_CreateSnapshot_FullMethodName:   {cairn.UserMember, scopeProject, onLeader},
 	pb.SnapshotService_GetSnapshot_FullMethodName:      {cairn.UserReader, scopeProject, false},

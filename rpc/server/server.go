@@ -101,6 +101,8 @@ type Replication interface {
 	Waits(share cairn.ShareID) string
 	// Force fails the share over to the replica and returns how much time of writes stays behind.
 	Force(ctx context.Context, meta fsm.Meta, share cairn.ShareID, replica cairn.ReplicaID) (time.Duration, error)
+	// Drill has a node try out one of its standbys.
+	Drill(ctx context.Context, node cairn.NodeID, standby cairn.ReplicaID) (Drill, error)
 }
 
 // SyncState is how far a standby is.

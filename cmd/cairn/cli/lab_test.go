@@ -39,6 +39,7 @@ var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // next state and tells it as an event, as a cluster does.
 type lab struct {
 	pb.UnimplementedShareServiceServer
+	pb.UnimplementedReplicaServiceServer
 	pb.UnimplementedSnapshotServiceServer
 	pb.UnimplementedAccessServiceServer
 	pb.UnimplementedTypeServiceServer
@@ -101,6 +102,7 @@ func newLab(t *testing.T) *lab {
 
 func registerLab(server *grpc.Server, l *lab) {
 	pb.RegisterShareServiceServer(server, l)
+	pb.RegisterReplicaServiceServer(server, l)
 	pb.RegisterSnapshotServiceServer(server, l)
 	pb.RegisterAccessServiceServer(server, l)
 	pb.RegisterTypeServiceServer(server, l)

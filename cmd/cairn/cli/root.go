@@ -39,7 +39,7 @@ Flags:
 // root is the whole tree of commands.
 func (a *App) root() *cobra.Command {
 	root := a.group("cairn", "A storage cluster in one binary",
-		a.server(), a.dev(), a.cluster(), a.node(), a.pool(), a.shareType(), a.share(), a.replica(), a.snapshotCommands(), a.access(), a.quota(),
+		a.server(), a.dev(), a.cluster(), a.node(), a.pool(), a.shareType(), a.share(), a.replica(), a.drill(), a.snapshotCommands(), a.access(), a.quota(),
 		a.task(), a.user(), a.events(), a.why(), a.placement(), a.chaos(), a.completion(), a.version())
 	root.Long = rootLong
 	root.SilenceErrors, root.SilenceUsage = true, true

@@ -35,7 +35,7 @@ func newReplicator(member *cluster.Node) *replicator {
 func (r *replicator) feed(member *cluster.Node, actor *replica.Actor, wake func(actors.Key)) {
 	self := member.Identity().Node
 	r.server = replication.NewServer(replication.ServerConfig{
-		Self: self, Viewer: member, Source: actor, Hints: r.hints, Caller: cluster.Caller,
+		Self: self, Viewer: member, Source: actor, Hints: r.hints, Caller: cluster.Caller, Driller: newDriller(member, actor, r, wake),
 	})
 	r.watcher = &replication.Watcher{
 		Self: self, State: member.Machine(), Conn: r.connections.Conn,

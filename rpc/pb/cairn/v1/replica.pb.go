@@ -770,6 +770,216 @@ func (x *PromoteShareResponse) GetLeftBehindMs() int64 {
 	return 0
 }
 
+// DrillShareRequest names a share, and the copy that is tried.
+type DrillShareRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// ID or name.
+	Share string `protobuf:"bytes,1,opt,name=share,proto3" json:"share,omitempty"`
+	// Project of a name; empty means the caller's.
+	Project string `protobuf:"bytes,2,opt,name=project,proto3" json:"project,omitempty"`
+	// Its ID, or the name of its node; empty means any that is in sync.
+	Replica       string `protobuf:"bytes,3,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillShareRequest) Reset() {
+	*x = DrillShareRequest{}
+	mi := &file_cairn_v1_replica_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillShareRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillShareRequest) ProtoMessage() {}
+
+func (x *DrillShareRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_replica_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillShareRequest.ProtoReflect.Descriptor instead.
+func (*DrillShareRequest) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_replica_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *DrillShareRequest) GetShare() string {
+	if x != nil {
+		return x.Share
+	}
+	return ""
+}
+
+func (x *DrillShareRequest) GetProject() string {
+	if x != nil {
+		return x.Project
+	}
+	return ""
+}
+
+func (x *DrillShareRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+// DrillShareResponse is what the drill has shown.
+type DrillShareResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The copy that was tried.
+	Replica *Replica `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	// The snapshot that was cloned, and read on both nodes.
+	Snapshot string `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// From the start until the clone was there, milliseconds.
+	CloneMs int64 `protobuf:"varint,3,opt,name=clone_ms,json=cloneMs,proto3" json:"clone_ms,omitempty"`
+	// From the start until it was exported, milliseconds.
+	ExportMs int64 `protobuf:"varint,4,opt,name=export_ms,json=exportMs,proto3" json:"export_ms,omitempty"`
+	// From the start until it had answered a client, milliseconds: the recovery time that can be had, without that in which
+	// the cluster finds out that a node is down.
+	RtoMs int64 `protobuf:"varint,5,opt,name=rto_ms,json=rtoMs,proto3" json:"rto_ms,omitempty"`
+	// How long before that answer the copy certainly was as the active one, milliseconds; -1 if not known.
+	RpoMs int64 `protobuf:"varint,6,opt,name=rpo_ms,json=rpoMs,proto3" json:"rpo_ms,omitempty"`
+	// Estimate of what it lacked then, bytes.
+	RpoBytes int64 `protobuf:"varint,7,opt,name=rpo_bytes,json=rpoBytes,proto3" json:"rpo_bytes,omitempty"`
+	// The clone holds what the snapshot holds at the active one.
+	Identical bool `protobuf:"varint,8,opt,name=identical,proto3" json:"identical,omitempty"`
+	// SHA-256 of names, permissions and contents of the clone, and of the snapshot at the active one, hexadecimal.
+	Sha256 string `protobuf:"bytes,9,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	// See sha256.
+	SourceSha256 string `protobuf:"bytes,10,opt,name=source_sha256,json=sourceSha256,proto3" json:"source_sha256,omitempty"`
+	// Files of the clone.
+	Files int64 `protobuf:"varint,11,opt,name=files,proto3" json:"files,omitempty"`
+	// Bytes in them.
+	Bytes         int64 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillShareResponse) Reset() {
+	*x = DrillShareResponse{}
+	mi := &file_cairn_v1_replica_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillShareResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillShareResponse) ProtoMessage() {}
+
+func (x *DrillShareResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_v1_replica_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillShareResponse.ProtoReflect.Descriptor instead.
+func (*DrillShareResponse) Descriptor() ([]byte, []int) {
+	return file_cairn_v1_replica_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DrillShareResponse) GetReplica() *Replica {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+func (x *DrillShareResponse) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *DrillShareResponse) GetCloneMs() int64 {
+	if x != nil {
+		return x.CloneMs
+	}
+	return 0
+}
+
+func (x *DrillShareResponse) GetExportMs() int64 {
+	if x != nil {
+		return x.ExportMs
+	}
+	return 0
+}
+
+func (x *DrillShareResponse) GetRtoMs() int64 {
+	if x != nil {
+		return x.RtoMs
+	}
+	return 0
+}
+
+func (x *DrillShareResponse) GetRpoMs() int64 {
+	if x != nil {
+		return x.RpoMs
+	}
+	return 0
+}
+
+func (x *DrillShareResponse) GetRpoBytes() int64 {
+	if x != nil {
+		return x.RpoBytes
+	}
+	return 0
+}
+
+func (x *DrillShareResponse) GetIdentical() bool {
+	if x != nil {
+		return x.Identical
+	}
+	return false
+}
+
+func (x *DrillShareResponse) GetSha256() string {
+	if x != nil {
+		return x.Sha256
+	}
+	return ""
+}
+
+func (x *DrillShareResponse) GetSourceSha256() string {
+	if x != nil {
+		return x.SourceSha256
+	}
+	return ""
+}
+
+func (x *DrillShareResponse) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *DrillShareResponse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 var File_cairn_v1_replica_proto protoreflect.FileDescriptor
 
 const file_cairn_v1_replica_proto_rawDesc = "" +
@@ -823,14 +1033,34 @@ const file_cairn_v1_replica_proto_rawDesc = "" +
 	"\x14PromoteShareResponse\x12%\n" +
 	"\x05share\x18\x01 \x01(\v2\x0f.cairn.v1.ShareR\x05share\x12\x14\n" +
 	"\x05event\x18\x02 \x01(\x04R\x05event\x12$\n" +
-	"\x0eleft_behind_ms\x18\x03 \x01(\x03R\fleftBehindMs2\x9b\x03\n" +
+	"\x0eleft_behind_ms\x18\x03 \x01(\x03R\fleftBehindMs\"]\n" +
+	"\x11DrillShareRequest\x12\x14\n" +
+	"\x05share\x18\x01 \x01(\tR\x05share\x12\x18\n" +
+	"\aproject\x18\x02 \x01(\tR\aproject\x12\x18\n" +
+	"\areplica\x18\x03 \x01(\tR\areplica\"\xe7\x02\n" +
+	"\x12DrillShareResponse\x12+\n" +
+	"\areplica\x18\x01 \x01(\v2\x11.cairn.v1.ReplicaR\areplica\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\x12\x19\n" +
+	"\bclone_ms\x18\x03 \x01(\x03R\acloneMs\x12\x1b\n" +
+	"\texport_ms\x18\x04 \x01(\x03R\bexportMs\x12\x15\n" +
+	"\x06rto_ms\x18\x05 \x01(\x03R\x05rtoMs\x12\x15\n" +
+	"\x06rpo_ms\x18\x06 \x01(\x03R\x05rpoMs\x12\x1b\n" +
+	"\trpo_bytes\x18\a \x01(\x03R\brpoBytes\x12\x1c\n" +
+	"\tidentical\x18\b \x01(\bR\tidentical\x12\x16\n" +
+	"\x06sha256\x18\t \x01(\tR\x06sha256\x12#\n" +
+	"\rsource_sha256\x18\n" +
+	" \x01(\tR\fsourceSha256\x12\x14\n" +
+	"\x05files\x18\v \x01(\x03R\x05files\x12\x14\n" +
+	"\x05bytes\x18\f \x01(\x03R\x05bytes2\xe4\x03\n" +
 	"\x0eReplicaService\x12G\n" +
 	"\n" +
 	"AddReplica\x12\x1b.cairn.v1.AddReplicaRequest\x1a\x1c.cairn.v1.AddReplicaResponse\x12P\n" +
 	"\rRemoveReplica\x12\x1e.cairn.v1.RemoveReplicaRequest\x1a\x1f.cairn.v1.RemoveReplicaResponse\x12M\n" +
 	"\fListReplicas\x12\x1d.cairn.v1.ListReplicasRequest\x1a\x1e.cairn.v1.ListReplicasResponse\x12P\n" +
 	"\rResyncReplica\x12\x1e.cairn.v1.ResyncReplicaRequest\x1a\x1f.cairn.v1.ResyncReplicaResponse\x12M\n" +
-	"\fPromoteShare\x12\x1d.cairn.v1.PromoteShareRequest\x1a\x1e.cairn.v1.PromoteShareResponseB8Z6github.com/cairn-storage/cairn/rpc/pb/cairn/v1;cairnv1b\x06proto3"
+	"\fPromoteShare\x12\x1d.cairn.v1.PromoteShareRequest\x1a\x1e.cairn.v1.PromoteShareResponse\x12G\n" +
+	"\n" +
+	"DrillShare\x12\x1b.cairn.v1.DrillShareRequest\x1a\x1c.cairn.v1.DrillShareResponseB8Z6github.com/cairn-storage/cairn/rpc/pb/cairn/v1;cairnv1b\x06proto3"
 
 var (
 	file_cairn_v1_replica_proto_rawDescOnce sync.Once
@@ -844,7 +1074,7 @@ func file_cairn_v1_replica_proto_rawDescGZIP() []byte {
 	return file_cairn_v1_replica_proto_rawDescData
 }
 
-var file_cairn_v1_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_cairn_v1_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_cairn_v1_replica_proto_goTypes = []any{
 	(*AddReplicaRequest)(nil),     // 0: cairn.v1.AddReplicaRequest
 	(*AddReplicaResponse)(nil),    // 1: cairn.v1.AddReplicaResponse
@@ -857,38 +1087,43 @@ var file_cairn_v1_replica_proto_goTypes = []any{
 	(*ResyncReplicaResponse)(nil), // 8: cairn.v1.ResyncReplicaResponse
 	(*PromoteShareRequest)(nil),   // 9: cairn.v1.PromoteShareRequest
 	(*PromoteShareResponse)(nil),  // 10: cairn.v1.PromoteShareResponse
-	(*Mutation)(nil),              // 11: cairn.v1.Mutation
-	(*Replica)(nil),               // 12: cairn.v1.Replica
-	(*Read)(nil),                  // 13: cairn.v1.Read
-	(*Snapshot)(nil),              // 14: cairn.v1.Snapshot
-	(*Share)(nil),                 // 15: cairn.v1.Share
+	(*DrillShareRequest)(nil),     // 11: cairn.v1.DrillShareRequest
+	(*DrillShareResponse)(nil),    // 12: cairn.v1.DrillShareResponse
+	(*Mutation)(nil),              // 13: cairn.v1.Mutation
+	(*Replica)(nil),               // 14: cairn.v1.Replica
+	(*Read)(nil),                  // 15: cairn.v1.Read
+	(*Snapshot)(nil),              // 16: cairn.v1.Snapshot
+	(*Share)(nil),                 // 17: cairn.v1.Share
 }
 var file_cairn_v1_replica_proto_depIdxs = []int32{
-	11, // 0: cairn.v1.AddReplicaRequest.mutation:type_name -> cairn.v1.Mutation
-	12, // 1: cairn.v1.AddReplicaResponse.replica:type_name -> cairn.v1.Replica
-	11, // 2: cairn.v1.RemoveReplicaRequest.mutation:type_name -> cairn.v1.Mutation
-	13, // 3: cairn.v1.ListReplicasRequest.read:type_name -> cairn.v1.Read
+	13, // 0: cairn.v1.AddReplicaRequest.mutation:type_name -> cairn.v1.Mutation
+	14, // 1: cairn.v1.AddReplicaResponse.replica:type_name -> cairn.v1.Replica
+	13, // 2: cairn.v1.RemoveReplicaRequest.mutation:type_name -> cairn.v1.Mutation
+	15, // 3: cairn.v1.ListReplicasRequest.read:type_name -> cairn.v1.Read
 	6,  // 4: cairn.v1.ListReplicasResponse.replicas:type_name -> cairn.v1.ReplicaSync
-	14, // 5: cairn.v1.ListReplicasResponse.diverged:type_name -> cairn.v1.Snapshot
-	12, // 6: cairn.v1.ReplicaSync.replica:type_name -> cairn.v1.Replica
-	11, // 7: cairn.v1.ResyncReplicaRequest.mutation:type_name -> cairn.v1.Mutation
-	11, // 8: cairn.v1.PromoteShareRequest.mutation:type_name -> cairn.v1.Mutation
-	15, // 9: cairn.v1.PromoteShareResponse.share:type_name -> cairn.v1.Share
-	0,  // 10: cairn.v1.ReplicaService.AddReplica:input_type -> cairn.v1.AddReplicaRequest
-	2,  // 11: cairn.v1.ReplicaService.RemoveReplica:input_type -> cairn.v1.RemoveReplicaRequest
-	4,  // 12: cairn.v1.ReplicaService.ListReplicas:input_type -> cairn.v1.ListReplicasRequest
-	7,  // 13: cairn.v1.ReplicaService.ResyncReplica:input_type -> cairn.v1.ResyncReplicaRequest
-	9,  // 14: cairn.v1.ReplicaService.PromoteShare:input_type -> cairn.v1.PromoteShareRequest
-	1,  // 15: cairn.v1.ReplicaService.AddReplica:output_type -> cairn.v1.AddReplicaResponse
-	3,  // 16: cairn.v1.ReplicaService.RemoveReplica:output_type -> cairn.v1.RemoveReplicaResponse
-	5,  // 17: cairn.v1.ReplicaService.ListReplicas:output_type -> cairn.v1.ListReplicasResponse
-	8,  // 18: cairn.v1.ReplicaService.ResyncReplica:output_type -> cairn.v1.ResyncReplicaResponse
-	10, // 19: cairn.v1.ReplicaService.PromoteShare:output_type -> cairn.v1.PromoteShareResponse
-	15, // [15:20] is the sub-list for method output_type
-	10, // [10:15] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	16, // 5: cairn.v1.ListReplicasResponse.diverged:type_name -> cairn.v1.Snapshot
+	14, // 6: cairn.v1.ReplicaSync.replica:type_name -> cairn.v1.Replica
+	13, // 7: cairn.v1.ResyncReplicaRequest.mutation:type_name -> cairn.v1.Mutation
+	13, // 8: cairn.v1.PromoteShareRequest.mutation:type_name -> cairn.v1.Mutation
+	17, // 9: cairn.v1.PromoteShareResponse.share:type_name -> cairn.v1.Share
+	14, // 10: cairn.v1.DrillShareResponse.replica:type_name -> cairn.v1.Replica
+	0,  // 11: cairn.v1.ReplicaService.AddReplica:input_type -> cairn.v1.AddReplicaRequest
+	2,  // 12: cairn.v1.ReplicaService.RemoveReplica:input_type -> cairn.v1.RemoveReplicaRequest
+	4,  // 13: cairn.v1.ReplicaService.ListReplicas:input_type -> cairn.v1.ListReplicasRequest
+	7,  // 14: cairn.v1.ReplicaService.ResyncReplica:input_type -> cairn.v1.ResyncReplicaRequest
+	9,  // 15: cairn.v1.ReplicaService.PromoteShare:input_type -> cairn.v1.PromoteShareRequest
+	11, // 16: cairn.v1.ReplicaService.DrillShare:input_type -> cairn.v1.DrillShareRequest
+	1,  // 17: cairn.v1.ReplicaService.AddReplica:output_type -> cairn.v1.AddReplicaResponse
+	3,  // 18: cairn.v1.ReplicaService.RemoveReplica:output_type -> cairn.v1.RemoveReplicaResponse
+	5,  // 19: cairn.v1.ReplicaService.ListReplicas:output_type -> cairn.v1.ListReplicasResponse
+	8,  // 20: cairn.v1.ReplicaService.ResyncReplica:output_type -> cairn.v1.ResyncReplicaResponse
+	10, // 21: cairn.v1.ReplicaService.PromoteShare:output_type -> cairn.v1.PromoteShareResponse
+	12, // 22: cairn.v1.ReplicaService.DrillShare:output_type -> cairn.v1.DrillShareResponse
+	17, // [17:23] is the sub-list for method output_type
+	11, // [11:17] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_cairn_v1_replica_proto_init() }
@@ -905,7 +1140,7 @@ func file_cairn_v1_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cairn_v1_replica_proto_rawDesc), len(file_cairn_v1_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -24,6 +24,7 @@ const (
 	ReplicaService_ListReplicas_FullMethodName  = "/cairn.v1.ReplicaService/ListReplicas"
 	ReplicaService_ResyncReplica_FullMethodName = "/cairn.v1.ReplicaService/ResyncReplica"
 	ReplicaService_PromoteShare_FullMethodName  = "/cairn.v1.ReplicaService/PromoteShare"
+	ReplicaService_DrillShare_FullMethodName    = "/cairn.v1.ReplicaService/DrillShare"
 )
 
 // ReplicaServiceClient is the client API for ReplicaService service.
@@ -42,6 +43,9 @@ type ReplicaServiceClient interface {
 	ResyncReplica(ctx context.Context, in *ResyncReplicaRequest, opts ...grpc.CallOption) (*ResyncReplicaResponse, error)
 	// PromoteShare makes another copy active: without loss, or by force when the active one's node is gone.
 	PromoteShare(ctx context.Context, in *PromoteShareRequest, opts ...grpc.CallOption) (*PromoteShareResponse, error)
+	// DrillShare tries out what a failover would give, with a clone on a standby's node that is removed again. It changes
+	// neither the share nor its copies.
+	DrillShare(ctx context.Context, in *DrillShareRequest, opts ...grpc.CallOption) (*DrillShareResponse, error)
 }
 
 type replicaServiceClient struct {
@@ -102,6 +106,16 @@ func (c *replicaServiceClient) PromoteShare(ctx context.Context, in *PromoteShar
 	return out, nil
 }
 
+func (c *replicaServiceClient) DrillShare(ctx context.Context, in *DrillShareRequest, opts ...grpc.CallOption) (*DrillShareResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrillShareResponse)
+	err := c.cc.Invoke(ctx, ReplicaService_DrillShare_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReplicaServiceServer is the server API for ReplicaService service.
 // All implementations must embed UnimplementedReplicaServiceServer
 // for forward compatibility.
@@ -118,6 +132,9 @@ type ReplicaServiceServer interface {
 	ResyncReplica(context.Context, *ResyncReplicaRequest) (*ResyncReplicaResponse, error)
 	// PromoteShare makes another copy active: without loss, or by force when the active one's node is gone.
 	PromoteShare(context.Context, *PromoteShareRequest) (*PromoteShareResponse, error)
+	// DrillShare tries out what a failover would give, with a clone on a standby's node that is removed again. It changes
+	// neither the share nor its copies.
+	DrillShare(context.Context, *DrillShareRequest) (*DrillShareResponse, error)
 	mustEmbedUnimplementedReplicaServiceServer()
 }
 
@@ -142,6 +159,9 @@ func (UnimplementedReplicaServiceServer) ResyncReplica(context.Context, *ResyncR
 }
 func (UnimplementedReplicaServiceServer) PromoteShare(context.Context, *PromoteShareRequest) (*PromoteShareResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method PromoteShare not implemented")
+}
+func (UnimplementedReplicaServiceServer) DrillShare(context.Context, *DrillShareRequest) (*DrillShareResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DrillShare not implemented")
 }
 func (UnimplementedReplicaServiceServer) mustEmbedUnimplementedReplicaServiceServer() {}
 func (UnimplementedReplicaServiceServer) testEmbeddedByValue()                        {}
@@ -254,6 +274,24 @@ func _ReplicaService_PromoteShare_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReplicaService_DrillShare_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrillShareRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicaServiceServer).DrillShare(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicaService_DrillShare_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicaServiceServer).DrillShare(ctx, req.(*DrillShareRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReplicaService_ServiceDesc is the grpc.ServiceDesc for ReplicaService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -280,6 +318,10 @@ var ReplicaService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PromoteShare",
 			Handler:    _ReplicaService_PromoteShare_Handler,
+		},
+		{
+			MethodName: "DrillShare",
+			Handler:    _ReplicaService_DrillShare_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

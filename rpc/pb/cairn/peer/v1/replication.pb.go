@@ -659,6 +659,315 @@ func (x *SyncState) GetError() string {
 	return ""
 }
 
+// DrillRequest names a standby on the asked node.
+type DrillRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Standby       string                 `protobuf:"bytes,1,opt,name=standby,proto3" json:"standby,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillRequest) Reset() {
+	*x = DrillRequest{}
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillRequest) ProtoMessage() {}
+
+func (x *DrillRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillRequest.ProtoReflect.Descriptor instead.
+func (*DrillRequest) Descriptor() ([]byte, []int) {
+	return file_cairn_peer_v1_replication_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *DrillRequest) GetStandby() string {
+	if x != nil {
+		return x.Standby
+	}
+	return ""
+}
+
+// DrillResponse is what the drill has shown. Times are milliseconds from its start.
+type DrillResponse struct {
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Snapshot   string                 `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	ClonedMs   int64                  `protobuf:"varint,2,opt,name=cloned_ms,json=clonedMs,proto3" json:"cloned_ms,omitempty"`
+	ExportedMs int64                  `protobuf:"varint,3,opt,name=exported_ms,json=exportedMs,proto3" json:"exported_ms,omitempty"`
+	AnsweredMs int64                  `protobuf:"varint,4,opt,name=answered_ms,json=answeredMs,proto3" json:"answered_ms,omitempty"`
+	// Milliseconds; -1 if not known.
+	LagMs int64 `protobuf:"varint,5,opt,name=lag_ms,json=lagMs,proto3" json:"lag_ms,omitempty"`
+	// Estimate, bytes.
+	Behind int64 `protobuf:"varint,6,opt,name=behind,proto3" json:"behind,omitempty"`
+	// Of the clone.
+	Content *Content `protobuf:"bytes,7,opt,name=content,proto3" json:"content,omitempty"`
+	// Of the snapshot at the active replica.
+	Source        *Content `protobuf:"bytes,8,opt,name=source,proto3" json:"source,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrillResponse) Reset() {
+	*x = DrillResponse{}
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrillResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrillResponse) ProtoMessage() {}
+
+func (x *DrillResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrillResponse.ProtoReflect.Descriptor instead.
+func (*DrillResponse) Descriptor() ([]byte, []int) {
+	return file_cairn_peer_v1_replication_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *DrillResponse) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+func (x *DrillResponse) GetClonedMs() int64 {
+	if x != nil {
+		return x.ClonedMs
+	}
+	return 0
+}
+
+func (x *DrillResponse) GetExportedMs() int64 {
+	if x != nil {
+		return x.ExportedMs
+	}
+	return 0
+}
+
+func (x *DrillResponse) GetAnsweredMs() int64 {
+	if x != nil {
+		return x.AnsweredMs
+	}
+	return 0
+}
+
+func (x *DrillResponse) GetLagMs() int64 {
+	if x != nil {
+		return x.LagMs
+	}
+	return 0
+}
+
+func (x *DrillResponse) GetBehind() int64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *DrillResponse) GetContent() *Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *DrillResponse) GetSource() *Content {
+	if x != nil {
+		return x.Source
+	}
+	return nil
+}
+
+// ReadContentRequest names a snapshot of a replica on the asked node.
+type ReadContentRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	Snapshot      string                 `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadContentRequest) Reset() {
+	*x = ReadContentRequest{}
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadContentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadContentRequest) ProtoMessage() {}
+
+func (x *ReadContentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadContentRequest.ProtoReflect.Descriptor instead.
+func (*ReadContentRequest) Descriptor() ([]byte, []int) {
+	return file_cairn_peer_v1_replication_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReadContentRequest) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
+func (x *ReadContentRequest) GetSnapshot() string {
+	if x != nil {
+		return x.Snapshot
+	}
+	return ""
+}
+
+// ReadContentResponse holds what was read.
+type ReadContentResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Content       *Content               `protobuf:"bytes,1,opt,name=content,proto3" json:"content,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadContentResponse) Reset() {
+	*x = ReadContentResponse{}
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadContentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadContentResponse) ProtoMessage() {}
+
+func (x *ReadContentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadContentResponse.ProtoReflect.Descriptor instead.
+func (*ReadContentResponse) Descriptor() ([]byte, []int) {
+	return file_cairn_peer_v1_replication_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ReadContentResponse) GetContent() *Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+// Content is what a directory holds.
+type Content struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sha256        []byte                 `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
+	Files         int64                  `protobuf:"varint,2,opt,name=files,proto3" json:"files,omitempty"`
+	Bytes         int64                  `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Content) Reset() {
+	*x = Content{}
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Content) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Content) ProtoMessage() {}
+
+func (x *Content) ProtoReflect() protoreflect.Message {
+	mi := &file_cairn_peer_v1_replication_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Content.ProtoReflect.Descriptor instead.
+func (*Content) Descriptor() ([]byte, []int) {
+	return file_cairn_peer_v1_replication_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Content) GetSha256() []byte {
+	if x != nil {
+		return x.Sha256
+	}
+	return nil
+}
+
+func (x *Content) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *Content) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 var File_cairn_peer_v1_replication_proto protoreflect.FileDescriptor
 
 const file_cairn_peer_v1_replication_proto_rawDesc = "" +
@@ -704,11 +1013,35 @@ const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\x06behind\x18\x04 \x01(\x03R\x06behind\x12\x1a\n" +
 	"\breceived\x18\x05 \x01(\x03R\breceived\x12\x14\n" +
 	"\x05total\x18\x06 \x01(\x03R\x05total\x12\x14\n" +
-	"\x05error\x18\a \x01(\tR\x05error2\xf9\x01\n" +
+	"\x05error\x18\a \x01(\tR\x05error\"(\n" +
+	"\fDrillRequest\x12\x18\n" +
+	"\astandby\x18\x01 \x01(\tR\astandby\"\x9b\x02\n" +
+	"\rDrillResponse\x12\x1a\n" +
+	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x1b\n" +
+	"\tcloned_ms\x18\x02 \x01(\x03R\bclonedMs\x12\x1f\n" +
+	"\vexported_ms\x18\x03 \x01(\x03R\n" +
+	"exportedMs\x12\x1f\n" +
+	"\vanswered_ms\x18\x04 \x01(\x03R\n" +
+	"answeredMs\x12\x15\n" +
+	"\x06lag_ms\x18\x05 \x01(\x03R\x05lagMs\x12\x16\n" +
+	"\x06behind\x18\x06 \x01(\x03R\x06behind\x120\n" +
+	"\acontent\x18\a \x01(\v2\x16.cairn.peer.v1.ContentR\acontent\x12.\n" +
+	"\x06source\x18\b \x01(\v2\x16.cairn.peer.v1.ContentR\x06source\"J\n" +
+	"\x12ReadContentRequest\x12\x18\n" +
+	"\areplica\x18\x01 \x01(\tR\areplica\x12\x1a\n" +
+	"\bsnapshot\x18\x02 \x01(\tR\bsnapshot\"G\n" +
+	"\x13ReadContentResponse\x120\n" +
+	"\acontent\x18\x01 \x01(\v2\x16.cairn.peer.v1.ContentR\acontent\"M\n" +
+	"\aContent\x12\x16\n" +
+	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x14\n" +
+	"\x05files\x18\x02 \x01(\x03R\x05files\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x03R\x05bytes2\x93\x03\n" +
 	"\x12ReplicationService\x12A\n" +
 	"\x04Pull\x12\x1a.cairn.peer.v1.PullRequest\x1a\x1b.cairn.peer.v1.PullResponse0\x01\x12D\n" +
 	"\x05Watch\x12\x1b.cairn.peer.v1.WatchRequest\x1a\x1c.cairn.peer.v1.WatchResponse0\x01\x12Z\n" +
-	"\rGetSyncStates\x12#.cairn.peer.v1.GetSyncStatesRequest\x1a$.cairn.peer.v1.GetSyncStatesResponseB<Z:github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1;peerv1b\x06proto3"
+	"\rGetSyncStates\x12#.cairn.peer.v1.GetSyncStatesRequest\x1a$.cairn.peer.v1.GetSyncStatesResponse\x12B\n" +
+	"\x05Drill\x12\x1b.cairn.peer.v1.DrillRequest\x1a\x1c.cairn.peer.v1.DrillResponse\x12T\n" +
+	"\vReadContent\x12!.cairn.peer.v1.ReadContentRequest\x1a\".cairn.peer.v1.ReadContentResponseB<Z:github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1;peerv1b\x06proto3"
 
 var (
 	file_cairn_peer_v1_replication_proto_rawDescOnce sync.Once
@@ -722,7 +1055,7 @@ func file_cairn_peer_v1_replication_proto_rawDescGZIP() []byte {
 	return file_cairn_peer_v1_replication_proto_rawDescData
 }
 
-var file_cairn_peer_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_cairn_peer_v1_replication_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_cairn_peer_v1_replication_proto_goTypes = []any{
 	(*PullRequest)(nil),           // 0: cairn.peer.v1.PullRequest
 	(*PullResponse)(nil),          // 1: cairn.peer.v1.PullResponse
@@ -733,22 +1066,34 @@ var file_cairn_peer_v1_replication_proto_goTypes = []any{
 	(*GetSyncStatesRequest)(nil),  // 6: cairn.peer.v1.GetSyncStatesRequest
 	(*GetSyncStatesResponse)(nil), // 7: cairn.peer.v1.GetSyncStatesResponse
 	(*SyncState)(nil),             // 8: cairn.peer.v1.SyncState
+	(*DrillRequest)(nil),          // 9: cairn.peer.v1.DrillRequest
+	(*DrillResponse)(nil),         // 10: cairn.peer.v1.DrillResponse
+	(*ReadContentRequest)(nil),    // 11: cairn.peer.v1.ReadContentRequest
+	(*ReadContentResponse)(nil),   // 12: cairn.peer.v1.ReadContentResponse
+	(*Content)(nil),               // 13: cairn.peer.v1.Content
 }
 var file_cairn_peer_v1_replication_proto_depIdxs = []int32{
-	2, // 0: cairn.peer.v1.PullResponse.offer:type_name -> cairn.peer.v1.PullOffer
-	3, // 1: cairn.peer.v1.PullResponse.end:type_name -> cairn.peer.v1.PullEnd
-	8, // 2: cairn.peer.v1.GetSyncStatesResponse.states:type_name -> cairn.peer.v1.SyncState
-	0, // 3: cairn.peer.v1.ReplicationService.Pull:input_type -> cairn.peer.v1.PullRequest
-	4, // 4: cairn.peer.v1.ReplicationService.Watch:input_type -> cairn.peer.v1.WatchRequest
-	6, // 5: cairn.peer.v1.ReplicationService.GetSyncStates:input_type -> cairn.peer.v1.GetSyncStatesRequest
-	1, // 6: cairn.peer.v1.ReplicationService.Pull:output_type -> cairn.peer.v1.PullResponse
-	5, // 7: cairn.peer.v1.ReplicationService.Watch:output_type -> cairn.peer.v1.WatchResponse
-	7, // 8: cairn.peer.v1.ReplicationService.GetSyncStates:output_type -> cairn.peer.v1.GetSyncStatesResponse
-	6, // [6:9] is the sub-list for method output_type
-	3, // [3:6] is the sub-list for method input_type
-	3, // [3:3] is the sub-list for extension type_name
-	3, // [3:3] is the sub-list for extension extendee
-	0, // [0:3] is the sub-list for field type_name
+	2,  // 0: cairn.peer.v1.PullResponse.offer:type_name -> cairn.peer.v1.PullOffer
+	3,  // 1: cairn.peer.v1.PullResponse.end:type_name -> cairn.peer.v1.PullEnd
+	8,  // 2: cairn.peer.v1.GetSyncStatesResponse.states:type_name -> cairn.peer.v1.SyncState
+	13, // 3: cairn.peer.v1.DrillResponse.content:type_name -> cairn.peer.v1.Content
+	13, // 4: cairn.peer.v1.DrillResponse.source:type_name -> cairn.peer.v1.Content
+	13, // 5: cairn.peer.v1.ReadContentResponse.content:type_name -> cairn.peer.v1.Content
+	0,  // 6: cairn.peer.v1.ReplicationService.Pull:input_type -> cairn.peer.v1.PullRequest
+	4,  // 7: cairn.peer.v1.ReplicationService.Watch:input_type -> cairn.peer.v1.WatchRequest
+	6,  // 8: cairn.peer.v1.ReplicationService.GetSyncStates:input_type -> cairn.peer.v1.GetSyncStatesRequest
+	9,  // 9: cairn.peer.v1.ReplicationService.Drill:input_type -> cairn.peer.v1.DrillRequest
+	11, // 10: cairn.peer.v1.ReplicationService.ReadContent:input_type -> cairn.peer.v1.ReadContentRequest
+	1,  // 11: cairn.peer.v1.ReplicationService.Pull:output_type -> cairn.peer.v1.PullResponse
+	5,  // 12: cairn.peer.v1.ReplicationService.Watch:output_type -> cairn.peer.v1.WatchResponse
+	7,  // 13: cairn.peer.v1.ReplicationService.GetSyncStates:output_type -> cairn.peer.v1.GetSyncStatesResponse
+	10, // 14: cairn.peer.v1.ReplicationService.Drill:output_type -> cairn.peer.v1.DrillResponse
+	12, // 15: cairn.peer.v1.ReplicationService.ReadContent:output_type -> cairn.peer.v1.ReadContentResponse
+	11, // [11:16] is the sub-list for method output_type
+	6,  // [6:11] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_cairn_peer_v1_replication_proto_init() }
@@ -767,7 +1112,7 @@ func file_cairn_peer_v1_replication_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_cairn_peer_v1_replication_proto_rawDesc), len(file_cairn_peer_v1_replication_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,8 @@ const (
 	ReplicationService_Pull_FullMethodName          = "/cairn.peer.v1.ReplicationService/Pull"
 	ReplicationService_Watch_FullMethodName         = "/cairn.peer.v1.ReplicationService/Watch"
 	ReplicationService_GetSyncStates_FullMethodName = "/cairn.peer.v1.ReplicationService/GetSyncStates"
+	ReplicationService_Drill_FullMethodName         = "/cairn.peer.v1.ReplicationService/Drill"
+	ReplicationService_ReadContent_FullMethodName   = "/cairn.peer.v1.ReplicationService/ReadContent"
 )
 
 // ReplicationServiceClient is the client API for ReplicationService service.
@@ -36,6 +38,10 @@ type ReplicationServiceClient interface {
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchResponse], error)
 	// GetSyncStates says how far standbys on this node are.
 	GetSyncStates(ctx context.Context, in *GetSyncStatesRequest, opts ...grpc.CallOption) (*GetSyncStatesResponse, error)
+	// Drill clones a standby on this node, tries the clone and removes it.
+	Drill(ctx context.Context, in *DrillRequest, opts ...grpc.CallOption) (*DrillResponse, error)
+	// ReadContent reads a snapshot of an active replica on this node to its last byte.
+	ReadContent(ctx context.Context, in *ReadContentRequest, opts ...grpc.CallOption) (*ReadContentResponse, error)
 }
 
 type replicationServiceClient struct {
@@ -94,6 +100,26 @@ func (c *replicationServiceClient) GetSyncStates(ctx context.Context, in *GetSyn
 	return out, nil
 }
 
+func (c *replicationServiceClient) Drill(ctx context.Context, in *DrillRequest, opts ...grpc.CallOption) (*DrillResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DrillResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_Drill_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *replicationServiceClient) ReadContent(ctx context.Context, in *ReadContentRequest, opts ...grpc.CallOption) (*ReadContentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadContentResponse)
+	err := c.cc.Invoke(ctx, ReplicationService_ReadContent_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReplicationServiceServer is the server API for ReplicationService service.
 // All implementations must embed UnimplementedReplicationServiceServer
 // for forward compatibility.
@@ -106,6 +132,10 @@ type ReplicationServiceServer interface {
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchResponse]) error
 	// GetSyncStates says how far standbys on this node are.
 	GetSyncStates(context.Context, *GetSyncStatesRequest) (*GetSyncStatesResponse, error)
+	// Drill clones a standby on this node, tries the clone and removes it.
+	Drill(context.Context, *DrillRequest) (*DrillResponse, error)
+	// ReadContent reads a snapshot of an active replica on this node to its last byte.
+	ReadContent(context.Context, *ReadContentRequest) (*ReadContentResponse, error)
 	mustEmbedUnimplementedReplicationServiceServer()
 }
 
@@ -124,6 +154,12 @@ func (UnimplementedReplicationServiceServer) Watch(*WatchRequest, grpc.ServerStr
 }
 func (UnimplementedReplicationServiceServer) GetSyncStates(context.Context, *GetSyncStatesRequest) (*GetSyncStatesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSyncStates not implemented")
+}
+func (UnimplementedReplicationServiceServer) Drill(context.Context, *DrillRequest) (*DrillResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Drill not implemented")
+}
+func (UnimplementedReplicationServiceServer) ReadContent(context.Context, *ReadContentRequest) (*ReadContentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadContent not implemented")
 }
 func (UnimplementedReplicationServiceServer) mustEmbedUnimplementedReplicationServiceServer() {}
 func (UnimplementedReplicationServiceServer) testEmbeddedByValue()                            {}
@@ -186,6 +222,42 @@ func _ReplicationService_GetSyncStates_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReplicationService_Drill_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DrillRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).Drill(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_Drill_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).Drill(ctx, req.(*DrillRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReplicationService_ReadContent_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadContentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicationServiceServer).ReadContent(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicationService_ReadContent_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicationServiceServer).ReadContent(ctx, req.(*ReadContentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReplicationService_ServiceDesc is the grpc.ServiceDesc for ReplicationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -196,6 +268,14 @@ var ReplicationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetSyncStates",
 			Handler:    _ReplicationService_GetSyncStates_Handler,
+		},
+		{
+			MethodName: "Drill",
+			Handler:    _ReplicationService_Drill_Handler,
+		},
+		{
+			MethodName: "ReadContent",
+			Handler:    _ReplicationService_ReadContent_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
