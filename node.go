@@ -74,6 +74,8 @@ const (
 	CapGroupSnapshot Capability = "group_snapshot"
 	// CapFence: the node keeps clients away from its NFS server when its lease is over, whatever has become of Cairn there.
 	CapFence Capability = "fence"
+	// CapLiveSnapshot: a snapshot is one point in time also while clients write whom nobody can hold, such as those of NFS.
+	CapLiveSnapshot Capability = "live_snapshot"
 )
 
 // ReplicationType is Manila's replication_type of a share type.

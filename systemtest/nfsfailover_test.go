@@ -94,7 +94,7 @@ func startFencedNFS(t *testing.T, n *network) *fencedNFS {
 		n.check(err)
 		text, err := os.ReadFile(s.File)
 		n.check(err)
-		changed := strings.NewReplacer("[[pool]]", "[nfs]\nserver = \"ganesha\"\ngrace = \"3s\"\n\n[[pool]]", `"dir"`, `"btrfs"`).Replace(string(text))
+		changed := strings.NewReplacer("[[pool]]", "[nfs]\nserver = \"ganesha\"\ngrace = \"3s\"\nsubvolumes = true\n\n[[pool]]", `"dir"`, `"btrfs"`).Replace(string(text))
 		n.check(os.WriteFile(s.File, []byte(changed), 0o600))
 		mountBtrfs(t, s.PoolDir())
 		pools = append(pools, s.PoolDir())

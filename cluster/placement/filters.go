@@ -78,15 +78,25 @@ func protocol(req Request, c Candidate) string {
 		return fmt.Sprintf("type %s is for %s, not for %s", req.Type.Name, req.Type.Format, req.Format)
 	}
 	if req.Protocol == "" || slices.Contains(c.Pool.Protocols, req.Protocol) {
-		if req.Protocol == cairn.ProtocolNFS && req.Type != nil && req.Type.Failover == cairn.FailoverAuto && !slices.Contains(c.Pool.Capabilities, cairn.CapFence) {
-			return "its node cannot fence its NFS server, which failover = auto needs; the pool's notes say why"
-		}
-		return ""
+		return overNFS(req, c)
 	}
 	if len(c.Pool.Protocols) == 0 {
 		return fmt.Sprintf("serves no protocol, not %s", req.Protocol)
 	}
 	return fmt.Sprintf("serves %s, not %s", join(c.Pool.Protocols), req.Protocol)
+}
+
+// overNFS is what types promise that not every pool keeps under clients whom nobody can hold.
+func overNFS(req Request, c Candidate) string {
+	switch {
+	case req.Protocol != cairn.ProtocolNFS || req.Type == nil:
+		return ""
+	case req.Type.Failover == cairn.FailoverAuto && !slices.Contains(c.Pool.Capabilities, cairn.CapFence):
+		return "its node cannot fence its NFS server, which failover = auto needs; the pool's notes say why"
+	case req.Type.Replication != cairn.ReplicationNone && !slices.Contains(c.Pool.Capabilities, cairn.CapLiveSnapshot):
+		return fmt.Sprintf("%s cannot cut snapshots while clients of nfs write, so replicas could not follow; use webdav, or another driver", c.Pool.Driver)
+	}
+	return ""
 }
 
 func capability(req Request, c Candidate) string {

@@ -44,6 +44,14 @@ func TestFilters(t *testing.T) {
 	fullType := func(r *Request) {
 		r.Type = &cairn.ShareType{Name: "full", Format: cairn.FormatFiles, Snapshots: true, Clone: true, Revert: true}
 	}
+	overNFS := func(r *Request) {
+		r.Protocol, r.Type = cairn.ProtocolNFS, &cairn.ShareType{Name: "copies", Format: cairn.FormatFiles, Replication: cairn.ReplicationDR}
+	}
+	nfs := func(capabilities ...cairn.Capability) func(*Candidate) {
+		return func(c *Candidate) {
+			c.Pool.Protocols, c.Pool.Capabilities = []cairn.Protocol{cairn.ProtocolNFS, cairn.ProtocolWebDAV}, capabilities
+		}
+	}
 	for _, tc := range []struct {
 		name   string
 		req    Request
@@ -68,6 +76,13 @@ func TestFilters(t *testing.T) {
 		{"pool fault", request(), pool("n1", "data", func(c *Candidate) { c.Pool.Fault = cairn.Fault{Code: cairn.FaultPool, Message: "does not answer"} }), "fault", "pool: does not answer"},
 		{"other driver", request(func(r *Request) { r.Type.Driver = "zfs" }), pool("n1", "data"), "driver", "is dir, type default wants zfs"},
 		{"other protocol", request(func(r *Request) { r.Protocol = cairn.ProtocolNFS }), pool("n1", "data"), "protocol", "serves webdav, not nfs"},
+		{"replicas over NFS", request(overNFS), pool("n1", "data", nfs(cairn.CapReplicate)), "protocol",
+			"dir cannot cut snapshots while clients of nfs write, so replicas could not follow; use webdav, or another driver"},
+		{"replicas over NFS, cut while clients write", request(overNFS), pool("n1", "data", nfs(cairn.CapLiveSnapshot, cairn.CapReplicate)), "", ""},
+		{"no replicas over NFS", request(overNFS, func(r *Request) { r.Type.Replication = "" }), pool("n1", "data", nfs()), "", ""},
+		{"replicas over WebDAV", request(overNFS, func(r *Request) { r.Protocol = cairn.ProtocolWebDAV }), pool("n1", "data", nfs(cairn.CapReplicate)), "", ""},
+		{"no gate", request(overNFS, func(r *Request) { r.Type.Failover = cairn.FailoverAuto }), pool("n1", "data", nfs(cairn.CapLiveSnapshot, cairn.CapReplicate)), "protocol",
+			"its node cannot fence its NFS server, which failover = auto needs; the pool's notes say why"},
 		{"no protocol", request(), pool("n1", "data", func(c *Candidate) { c.Pool.Protocols = nil }), "protocol", "serves no protocol, not webdav"},
 		{"type of the other format", request(func(r *Request) { r.Type.Format = cairn.FormatBlock }), pool("n1", "data"), "protocol", "type default is for block, not for files"},
 		{"type's capabilities", request(fullType), pool("n1", "data"), "", ""},

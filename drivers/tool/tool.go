@@ -169,6 +169,15 @@ func (m *Machine) result(ctx context.Context, c Cmd, state *os.ProcessState, std
 	return Result{}, failure
 }
 
+// Find returns where the program is that Run would run. cairn.ErrNotSupported if it is not installed.
+func Find(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	if errors.Is(err, exec.ErrNotFound) {
+		err = fmt.Errorf("%s: is not installed: %w", name, cairn.ErrNotSupported)
+	}
+	return path, err
+}
+
 // notStarted is the one failure after which nothing has changed.
 func notStarted(c Cmd, err error) error {
 	switch {

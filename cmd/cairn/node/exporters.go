@@ -40,6 +40,8 @@ type NFSConfig struct {
 	Grace string `toml:"grace"`
 	// IgnoreSize lets Ganesha serve pools that hold nobody to the size of a share: it may grow until the pool is full.
 	IgnoreSize bool `toml:"ignore_size"`
+	// Subvolumes says that Ganesha finds the subvolumes of btrfs, although it was not built with libbtrfsutil: they are mounted.
+	Subvolumes bool `toml:"subvolumes"`
 }
 
 // NFS servers.
@@ -52,8 +54,8 @@ func (c *NFSConfig) check() error {
 	if c.Server != nfsKernel && c.Server != nfsGanesha {
 		return fmt.Errorf("nfs.server %q: want %s or %s: %w", c.Server, nfsKernel, nfsGanesha, cairn.ErrInvalid)
 	}
-	if c.Server == nfsKernel && (c.Port != 0 || c.Grace != "" || c.IgnoreSize) {
-		return fmt.Errorf("nfs: port, grace and ignore_size are for server = %q: %w", nfsGanesha, cairn.ErrInvalid)
+	if c.Server == nfsKernel && (c.Port != 0 || c.Grace != "" || c.IgnoreSize || c.Subvolumes) {
+		return fmt.Errorf("nfs: port, grace, ignore_size and subvolumes are for server = %q: %w", nfsGanesha, cairn.ErrInvalid)
 	}
 	if _, err := c.grace(); err != nil {
 		return fmt.Errorf("nfs.grace %q: want a time such as 15s: %w", c.Grace, cairn.ErrInvalid)

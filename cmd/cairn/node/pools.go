@@ -19,6 +19,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers/btrfs"
 	"github.com/cairn-storage/cairn/drivers/dir"
 	"github.com/cairn-storage/cairn/drivers/fence"
+	"github.com/cairn-storage/cairn/drivers/ganesha"
 	"github.com/cairn-storage/cairn/drivers/zfs"
 )
 
@@ -144,14 +145,14 @@ func driversOf(pools []pool) map[cairn.PoolID]drivers.Pool {
 
 // protocols are what the pool's replicas can be served by. WebDAV needs a directory beside the data to prepare uploads in, and
 // a dataset has nothing beside it. The kernel's NFS server needs a file system for each replica; Ganesha a pool that holds
-// replicas to their sizes, unless it is told that nobody has to.
-func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig, info drivers.Info) []cairn.Protocol {
+// replicas to their sizes, unless it is told that nobody has to, and that it sees. unseen is why it does not see btrfs.
+func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig, info drivers.Info, unseen error) []cairn.Protocol {
 	var all []cairn.Protocol
 	for protocol := range exporters {
 		serves := p.config.Driver != driverZFS
 		if protocol == cairn.ProtocolNFS {
 			sized := info.Enforcement == drivers.EnforcedByFileSystem || nfs.IgnoreSize
-			serves = p.config.Driver == driverZFS || nfs.Server == nfsGanesha && sized
+			serves = p.config.Driver == driverZFS || nfs.Server == nfsGanesha && sized && unseen == nil
 		}
 		if serves {
 			all = append(all, protocol)
@@ -161,6 +162,14 @@ func (p pool) protocols(exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSC
 	return all
 }
 
+// unseen is why Ganesha would refuse the pool's replicas, nil if it does not.
+func (p pool) unseen(nfs *NFSConfig) error {
+	if nfs == nil || nfs.Server != nfsGanesha || nfs.Subvolumes || p.config.Driver != driverBtrfs {
+		return nil
+	}
+	return ganesha.CheckSubvolumes(ganesha.DefaultConfig().Binary)
+}
+
 // row is the pool as the cluster is told of it.
 func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Exporter, nfs *NFSConfig, gate *fence.Keeper) (cairn.Pool, error) {
 	info, err := p.driver.Info(ctx)
@@ -168,7 +177,15 @@ func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Expo
 		return cairn.Pool{}, fmt.Errorf("pool %q: %w", p.config.Name, err)
 	}
 	node, name := p.id.Split()
-	protocols, capabilities := p.protocols(exporters, nfs, info), drivers.CapabilitiesOf(p.driver)
+	unseen := p.unseen(nfs)
+	if unseen != nil {
+		info.Notes = append(info.Notes, fmt.Sprintf("serves nothing over NFS: %v", unseen))
+	}
+	protocols, capabilities := p.protocols(exporters, nfs, info, unseen), drivers.CapabilitiesOf(p.driver)
+	if info.AtomicSnapshots {
+		capabilities = append(capabilities, cairn.CapLiveSnapshot)
+		slices.Sort(capabilities)
+	}
 	if slices.Contains(protocols, cairn.ProtocolNFS) {
 		if unfit := gate.Unfit(); unfit != nil {
 			info.Notes = append(info.Notes, fmt.Sprintf("shares over NFS cannot fail over by themselves: %v", unfit))
