@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,8 +22,9 @@ type Dial func(ctx context.Context, node cairn.NodeID) (*grpc.ClientConn, error)
 
 // Client pulls for the standbys of this node. It implements replica.Puller.
 type Client struct {
-	conn  Dial
-	stall time.Duration
+	conn     Dial
+	stall    time.Duration
+	inflater *zstd.Decoder
 }
 
 // NewClient returns a client. A stream, or an answer, that makes no progress for stall is given up; 0 is 30 seconds.
@@ -30,7 +32,7 @@ func NewClient(conn Dial, stall time.Duration) *Client {
 	if stall == 0 {
 		stall = 30 * time.Second
 	}
-	return &Client{conn: conn, stall: stall}
+	return &Client{conn: conn, stall: stall, inflater: newInflater()}
 }
 
 // Pull implements replica.Puller.
@@ -49,9 +51,11 @@ func (c *Client) Pull(ctx context.Context, node cairn.NodeID, request replica.Pu
 	}
 	calling, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	in := &incoming{ctx: calling, cancel: cancel, stall: c.stall}
+	asked := requestMessage(request)
+	asked.Zstd = true
+	in := &incoming{ctx: calling, cancel: cancel, stall: c.stall, inflater: c.inflater}
 	offer, err := in.open(func() (stream receiver, err error) {
-		return peerv1.NewReplicationServiceClient(conn).Pull(calling, requestMessage(request))
+		return peerv1.NewReplicationServiceClient(conn).Pull(calling, asked)
 	})
 	if err != nil {
 		return replica.Offer{}, fmt.Errorf("pull from node %s: %w", node, err)

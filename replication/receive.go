@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/actors/replica"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
@@ -27,12 +29,15 @@ type incoming struct {
 	cancel context.CancelCauseFunc
 	stall  time.Duration
 	stream receiver
+	// inflater is nil if compression was not asked for.
+	inflater *zstd.Decoder
 
 	mu   sync.Mutex // held by Read: one that is in progress may outlive the tool that it feeds
 	rest []byte     // of the newest chunk
 	sum  hash.Hash
 	size int64
 	err  error // why it ended; io.EOF if it is whole
+	zstd bool  // the chunks are compressed
 }
 
 // errGivenUp ends a stream that nobody wants any more.
@@ -53,9 +58,10 @@ func (in *incoming) open(call func() (receiver, error)) (replica.Offer, error) {
 		return replica.Offer{}, failure(in.ctx, err)
 	case offer == nil:
 		return replica.Offer{}, violation("begins without an offer")
-	case offer.GetZstd():
+	case offer.GetZstd() && in.inflater == nil:
 		return replica.Offer{}, violation("is compressed, which was not asked for")
 	case offer.GetSnapshot() != "":
+		in.zstd = offer.GetZstd()
 		return pullOffer(offer), nil
 	default:
 		return pullOffer(offer), in.ended()
@@ -120,18 +126,28 @@ func (in *incoming) next() {
 	}
 	switch part := message.GetPart().(type) {
 	case *peerv1.PullResponse_Chunk:
-		if len(part.Chunk) == 0 {
-			in.err = violation("has an empty chunk")
-			return
-		}
-		in.sum.Write(part.Chunk)
-		in.size += int64(len(part.Chunk))
-		in.rest = part.Chunk
+		in.rest, in.err = in.inflated(part.Chunk)
+		in.sum.Write(in.rest)
+		in.size += int64(len(in.rest))
 	case *peerv1.PullResponse_End:
 		in.err = in.verify(part.End)
 	default:
 		in.err = violation("has something else between its chunks")
 	}
+}
+
+// inflated is what a chunk stands for.
+func (in *incoming) inflated(chunk []byte) ([]byte, error) {
+	if in.zstd {
+		var err error
+		if chunk, err = in.inflater.DecodeAll(chunk, nil); err != nil {
+			return nil, violation("has a chunk that cannot be decompressed: " + err.Error())
+		}
+	}
+	if len(chunk) == 0 {
+		return nil, violation("has an empty chunk")
+	}
+	return chunk, nil
 }
 
 // verify compares what came with what the sender says it sent.

@@ -6,6 +6,8 @@ import (
 	"hash"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/cairn-storage/cairn"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
@@ -34,6 +36,7 @@ type outgoing struct {
 	pumped   chan struct{} // closed when the goroutine has ended
 	rate     *limiter
 	stall    time.Duration
+	deflater *zstd.Encoder // nil without compression
 
 	chunk   []byte
 	flushed time.Time
@@ -89,6 +92,9 @@ func (o *outgoing) flush() error {
 	o.chunk = nil
 	o.sum.Write(chunk)
 	o.size += int64(len(chunk))
+	if o.deflater != nil {
+		chunk = o.deflater.EncodeAll(chunk, nil)
+	}
 	if err := o.rate.wait(o.ctx, len(chunk)); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"google.golang.org/grpc"
 
 	"github.com/cairn-storage/cairn"
@@ -42,8 +43,10 @@ type ServerConfig struct {
 	Driller Driller
 	// Caller returns the node that the certificate of a call proves.
 	Caller func(context.Context) (cairn.NodeID, error)
-	// Rate bounds what all streams of this node send together, in bytes per second; 0 does not.
+	// Rate bounds what all streams of this node send together, in bytes per second as they are sent; 0 does not.
 	Rate int64
+	// Compression of what this node sends.
+	Compression Compression
 	// Stall ends a stream whose puller has taken nothing for so long: 2 minutes unless set. Until then the snapshot cannot
 	// be deleted here, and a standby whose disk hangs must not fill this one.
 	Stall time.Duration
@@ -55,8 +58,10 @@ type Server struct {
 	peerv1.UnimplementedReplicationServiceServer
 	config ServerConfig
 	rate   *limiter
-	life   context.Context
-	end    context.CancelCauseFunc
+	// deflater is nil without compression.
+	deflater *zstd.Encoder
+	life     context.Context
+	end      context.CancelCauseFunc
 
 	mu    sync.Mutex // orders the beginning of pumps and the end of life
 	pumps sync.WaitGroup
@@ -68,6 +73,9 @@ func NewServer(config ServerConfig) *Server {
 		config.Stall = 2 * time.Minute
 	}
 	s := &Server{config: config, rate: newLimiter(config.Rate)}
+	if config.Compression == CompressZstd {
+		s.deflater = newDeflater()
+	}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	return s
 }
@@ -103,14 +111,18 @@ func (s *Server) living(ctx context.Context) (context.Context, context.CancelCau
 func (s *Server) Pull(request *peerv1.PullRequest, stream grpc.ServerStreamingServer[peerv1.PullResponse]) error {
 	ctx, cancel := s.living(stream.Context())
 	defer cancel(nil)
-	err := s.pull(ctx, cancel, pullRequest(request), stream)
+	deflater := s.deflater
+	if !request.GetZstd() { // an older node
+		deflater = nil
+	}
+	err := s.pull(ctx, cancel, pullRequest(request), deflater, stream)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // what the source says of it then is a consequence
 	}
 	return errs.ToStatus(err)
 }
 
-func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, request replica.PullRequest, stream sender) error {
+func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, request replica.PullRequest, deflater *zstd.Encoder, stream sender) error {
 	if err := s.mayPull(ctx, request); err != nil {
 		return err
 	}
@@ -123,8 +135,10 @@ func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, reque
 	case send == nil || offer.Snapshot == "":
 		return fmt.Errorf("share %s: offer of snapshot %q does not fit its stream", request.Share, offer.Snapshot)
 	}
+	message := offerMessage(offer)
+	message.GetOffer().Zstd = deflater != nil
 	out := &outgoing{
-		ctx: ctx, offer: offerMessage(offer), messages: make(chan *peerv1.PullResponse), pumped: make(chan struct{}),
+		ctx: ctx, offer: message, deflater: deflater, messages: make(chan *peerv1.PullResponse), pumped: make(chan struct{}),
 		rate: s.rate, stall: s.config.Stall, sum: sha256.New(),
 	}
 	if err := s.start(func() { out.pump(stream, cancel) }); err != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	NFS *NFSConfig `toml:"nfs"`
 	// Gateway says how shares of other nodes are reached through this one.
 	Gateway GatewayConfig `toml:"gateway"`
+	// Replication says how what this node sends to standbys is sent.
+	Replication ReplicationConfig `toml:"replication"`
 	// Pools are the places for shares on this node.
 	Pools []PoolConfig `toml:"pool"`
 }
@@ -162,6 +164,9 @@ func (c *Config) check() error {
 		}
 	}
 	if _, err := c.Gateway.wait(); err != nil {
+		return err
+	}
+	if err := c.Replication.check(); err != nil {
 		return err
 	}
 	return c.Log.check()

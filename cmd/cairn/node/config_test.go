@@ -57,6 +57,11 @@ func TestParseConfigRefuses(t *testing.T) {
 		"kernel with a port":    {goodConfig + "[nfs]\nserver = \"kernel\"\nport = 2050\n", "are for server"},
 		"gateway without unit":  {goodConfig + "[gateway]\nwait = \"5\"\n", "gateway.wait"},
 		"gateway for ever":      {goodConfig + "[gateway]\nwait = \"1h\"\n", "at most 5m"},
+		"rate without a number": {goodConfig + "[replication]\nrate = \"fast\"\n", "replication.rate"},
+		"rate in MB":            {goodConfig + "[replication]\nrate = \"100MB\"\n", "want bytes per second, such as 100MiB"},
+		"rate of nothing":       {goodConfig + "[replication]\nrate = \"0\"\n", "replication.rate"},
+		"rate of a modem":       {goodConfig + "[replication]\nrate = \"7KiB\"\n", "less than 64KiB"},
+		"compression":           {goodConfig + "[replication]\ncompression = \"gzip\"\n", "want none or zstd"},
 		"kernel without sizes":  {goodConfig + "[nfs]\nserver = \"kernel\"\nignore_size = true\n", "are for server"},
 		"log level":             {"data_dir = \"/d\"\n[log]\nlevel = \"loud\"\n", "log.level"},
 	}
@@ -73,5 +78,21 @@ func TestParseConfigRefuses(t *testing.T) {
 				t.Errorf("error has more than one line: %q", err)
 			}
 		})
+	}
+}
+
+func TestReplicationConfig(t *testing.T) {
+	cfg, err := ParseConfig([]byte(goodConfig + "[replication]\nrate = \"1.5MiB\"\ncompression = \"zstd\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rate, err := cfg.Replication.rate(); err != nil || rate != 3<<19 || cfg.Replication.Compression != "zstd" {
+		t.Errorf("rate %d, %v, compression %q", rate, err, cfg.Replication.Compression)
+	}
+	for _, text := range []string{"", "[replication]\ncompression = \"none\"\n"} {
+		cfg, err := ParseConfig([]byte(goodConfig + text))
+		if rate, _ := cfg.Replication.rate(); err != nil || rate != 0 {
+			t.Errorf("%q: rate %d, %v", text, rate, err)
+		}
 	}
 }

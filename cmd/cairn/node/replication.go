@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/cairn-storage/cairn"
@@ -13,6 +14,41 @@ import (
 	"github.com/cairn-storage/cairn/replication"
 	"github.com/cairn-storage/cairn/rpc/server"
 )
+
+// ReplicationConfig says how what this node sends to standbys on other nodes is sent.
+type ReplicationConfig struct {
+	// Rate bounds what all streams of the node send together, in bytes per second, such as "100MiB"; empty does not.
+	Rate string `toml:"rate"`
+	// Compression is "none", which is the default, or "zstd".
+	Compression string `toml:"compression"`
+}
+
+// minRate is less than any network has; below it a standby would take a stream for one that has stalled.
+const minRate = 64 << 10
+
+func (c *ReplicationConfig) check() error {
+	_, err := c.rate()
+	switch replication.Compression(c.Compression) {
+	case "", replication.CompressNone, replication.CompressZstd:
+		return err
+	}
+	return fmt.Errorf("replication.compression %q: want %s or %s: %w", c.Compression, replication.CompressNone, replication.CompressZstd, cairn.ErrInvalid)
+}
+
+// rate is in bytes per second, 0 if nothing bounds it.
+func (c *ReplicationConfig) rate() (int64, error) {
+	if c.Rate == "" {
+		return 0, nil
+	}
+	rate, err := cairn.ParseSize(c.Rate)
+	if err == nil && rate < minRate {
+		err = fmt.Errorf("is less than %s: %w", cairn.FormatSize(minRate), cairn.ErrInvalid)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("replication.rate %q: want bytes per second, such as 100MiB: %w", c.Rate, err)
+	}
+	return rate, nil
+}
 
 // replicator is this node's part in replication. Its client and hints are there before the actor that uses them, and what
 // uses the actor after it.
@@ -32,10 +68,12 @@ func newReplicator(member *cluster.Node) *replicator {
 }
 
 // feed makes the parts that serve other nodes, and listen to them.
-func (r *replicator) feed(member *cluster.Node, actor *replica.Actor, wake func(actors.Key)) {
+func (r *replicator) feed(config ReplicationConfig, member *cluster.Node, actor *replica.Actor, wake func(actors.Key)) {
 	self := member.Identity().Node
+	rate, _ := config.rate() // was checked when the configuration was read
 	r.server = replication.NewServer(replication.ServerConfig{
 		Self: self, Viewer: member, Source: actor, Hints: r.hints, Caller: cluster.Caller, Driller: newDriller(member, actor, r, wake),
+		Rate: rate, Compression: replication.Compression(config.Compression),
 	})
 	r.watcher = &replication.Watcher{
 		Self: self, State: member.Machine(), Conn: r.connections.Conn,
