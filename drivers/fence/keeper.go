@@ -117,11 +117,13 @@ func (k *Keeper) step(ctx context.Context) time.Duration {
 	defer k.turn.Unlock()
 	var timeout time.Duration
 	var err error
-	switch {
+	switch beside := k.beside(); {
 	case k.state == absent:
 		return 0
 	case k.idle():
 		err = k.disarm(ctx)
+	case beside != nil:
+		err = k.withdraw(ctx, beside)
 	case k.state == open && k.config.Lease() <= 0:
 		err = k.shut(ctx)
 	case k.state == open:
@@ -167,6 +169,32 @@ func (k *Keeper) count() int {
 	k.books.Lock()
 	defer k.books.Unlock()
 	return len(k.fenced)
+}
+
+// beside is the way round the gate that the server has got since it was armed, nil if there is none that is known.
+func (k *Keeper) beside() error {
+	if k.state == absent {
+		return nil
+	}
+	if err := k.config.Gate.CheckPorts(); errors.Is(err, cairn.ErrNotSupported) {
+		return err
+	}
+	return nil
+}
+
+// withdraw takes away what is behind a gate that clients can go round, until there is nothing left or the gate is enough again.
+func (k *Keeper) withdraw(ctx context.Context, why error) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	if err := k.config.Gate.Shut(ctx); err != nil && !errors.Is(err, errLost) {
+		return errors.Join(why, err)
+	}
+	k.state = closed
+	specs, err := k.underFence(ctx)
+	for _, spec := range specs {
+		err = errors.Join(err, k.Unexport(ctx, spec.ID))
+	}
+	return errors.Join(fmt.Errorf("gate: shares that must be fenced are not served any more: %w", why), err)
 }
 
 // renew keeps an open gate open. One that is closed in spite of that, because we were too late or somebody has changed the
@@ -247,7 +275,7 @@ func (k *Keeper) arm(ctx context.Context) error {
 	k.turn.Lock()
 	defer k.turn.Unlock()
 	if k.state != absent {
-		return nil
+		return k.beside()
 	}
 	if err := k.config.Gate.Make(ctx, true); err != nil {
 		return err

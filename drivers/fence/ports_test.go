@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
 )
 
 func TestCheckPorts(t *testing.T) {
@@ -65,5 +66,53 @@ func TestPortSinceTheStart(t *testing.T) {
 	}
 	if err := export("tcp 2049\n"); err != nil || len(w.exports) != 1 {
 		t.Errorf("%v, exports %v", err, w.exports)
+	}
+}
+
+// A server that gets another port while the gate is open loses what must be fenced, and nothing else; also if that takes more than
+// one attempt. Without the port it is served again.
+func TestPortWhileOpen(t *testing.T) {
+	w := newWorld(t)
+	w.active("r1", 1)
+	w.until = time.Now().Add(time.Hour)
+	w.start()
+	ports := filepath.Join(t.TempDir(), "portlist")
+	w.keeper.config.Gate.Ports = ports
+	listen := func(list string) {
+		t.Helper()
+		if err := os.WriteFile(ports, []byte(list), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	plain := share("r2", 1)
+	plain.Fenced = false
+	listen("tcp 2049\n")
+	for _, spec := range []drivers.ExportSpec{share("r1", 1), plain} {
+		if _, err := w.keeper.Export(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.keeper.look(t.Context())
+	if len(w.exports) != 2 || !w.filter.passes() {
+		t.Fatalf("before: %v", w.exports)
+	}
+	listen("tcp 2049\ntcp 20490\n")
+	w.stuck = true
+	w.keeper.look(t.Context())
+	if w.filter.passes() {
+		t.Error("the gate is open although there is a way round it")
+	}
+	w.stuck = false
+	w.keeper.look(t.Context())
+	if _, served := w.exports[share("r1", 1).ID]; served || len(w.exports) != 1 {
+		t.Errorf("served beside the gate: %v", w.exports)
+	}
+	if _, err := w.keeper.Export(t.Context(), share("r1", 1)); !errors.Is(err, cairn.ErrNotSupported) {
+		t.Errorf("served again: %v", err)
+	}
+	listen("tcp 2049\n")
+	w.keeper.look(t.Context())
+	if _, err := w.keeper.Export(t.Context(), share("r1", 1)); err != nil || len(w.exports) != 2 {
+		t.Errorf("not served again: %v, %v", err, w.exports)
 	}
 }
