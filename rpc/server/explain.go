@@ -60,6 +60,7 @@ func (q *question) share(s *cairn.Share) *pb.WhyResponse {
 		f.add("task", "%s", q.taskText(task))
 	}
 	q.holders(&f, s)
+	q.gates(&f, s)
 	waiting := q.waiting(s)
 	if reason := q.failover(&f, s); reason != "" {
 		return &pb.WhyResponse{Summary: fmt.Sprintf("share %s waits for a failover: %s", s.Name, reason), Lines: f}
@@ -97,7 +98,7 @@ func (q *question) shareSummary(s *cairn.Share, task *cairn.Task, active *cairn.
 
 var taskVerb = map[cairn.TaskKind]string{
 	cairn.TaskExtend: "extending", cairn.TaskShrink: "shrinking", cairn.TaskRevert: "reverting", cairn.TaskManage: "taken under management",
-	cairn.TaskUnmanage: "let go of",
+	cairn.TaskUnmanage: "let go of", cairn.TaskPromote: "promoting",
 }
 
 func (q *question) taskText(t *cairn.Task) string {

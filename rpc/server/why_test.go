@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,40 @@ func (s *scene) stranded(kind cairn.ShareType, state SyncState) string {
 	return "share/docs"
 }
 
+// gate says anew what the pool of a node can do.
+func (s *scene) gate(node string, can bool) {
+	row := *s.machine.View().Pool(s.pool(node))
+	row.Protocols = []cairn.Protocol{cairn.ProtocolNFS, cairn.ProtocolWebDAV}
+	row.Notes = []string{"shares over NFS cannot fail over by themselves: nft is not installed"}
+	row.Capabilities = slices.DeleteFunc(slices.Clone(row.Capabilities), func(c cairn.Capability) bool { return c == cairn.CapFence })
+	if can {
+		row.Notes, row.Capabilities = nil, append(row.Capabilities, cairn.CapFence)
+		slices.Sort(row.Capabilities)
+	}
+	s.must(&fsm.RegisterPools{Node: row.Node, Pools: []cairn.Pool{row}})
+}
+
+// gated makes share "docs" over NFS with failover, with a replica on each node, the first active.
+func (s *scene) gated(address string, served bool, nodes ...string) string {
+	const docs = cairn.ShareID("01990000-0000-7000-8000-0000000000a3")
+	s.must(&fsm.CreateType{Type: cairn.ShareType{Name: "safe", Format: cairn.FormatFiles, Replication: cairn.ReplicationDR, Failover: cairn.FailoverAuto}})
+	create := fsm.CreateShare{Share: cairn.Share{ID: docs, Project: "default", Name: "docs", Format: cairn.FormatFiles, Protocol: cairn.ProtocolNFS, Type: "safe", Size: gib}}
+	for i, node := range nodes {
+		s.gate(node, true)
+		create.Replicas = append(create.Replicas, fsm.Placement{ID: cairn.ReplicaID(fmt.Sprintf("01990000-0000-7000-8000-0000000000e%d", i)), Pool: s.pool(node)})
+	}
+	s.must(&fsm.CreateFencedShare{Create: create, Address: address})
+	for i, placed := range create.Replicas {
+		r := s.machine.View().Replica(placed.ID)
+		have := cairn.ReplicaHave{Presence: cairn.Present, Size: gib, InSync: i > 0}
+		if i == 0 && served {
+			have.Locations = []cairn.ExportLocation{{URL: "10.0.0.9:/srv/cairn/docs", Preferred: true}}
+		}
+		s.must(&fsm.ReportReplica{Node: r.Node, Replica: r.ID, Generation: r.Generation, Epoch: r.Epoch, Have: have})
+	}
+	return "share/docs"
+}
+
 // stories are the questions that operators ask on bad days. Each returns the resource that is asked about.
 var stories = map[string]func(s *scene) string{
 	"creating, failing": func(s *scene) string {
@@ -156,6 +191,13 @@ var stories = map[string]func(s *scene) string{
 		resource := s.stranded(cairn.ShareType{Failover: cairn.FailoverAuto}, SyncState{})
 		s.waits = "no replica can take over: node n2 is down"
 		s.must(&fsm.SetNodeState{Node: s.node("n2").id, State: cairn.NodeDown})
+		return resource
+	},
+	"over NFS, behind a gate": func(s *scene) string { return s.gated("10.0.0.9/24", true, "n1", "n2") },
+	"over NFS, not served":    func(s *scene) string { return s.gated("10.0.0.9/24", false, "n1", "n2") },
+	"over NFS, one node lost its gate, no address": func(s *scene) string {
+		resource := s.gated("", true, "n1", "n2")
+		s.gate("n2", false)
 		return resource
 	},
 	"node up": func(s *scene) string { return "node/n1" },

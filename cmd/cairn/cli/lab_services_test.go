@@ -151,6 +151,16 @@ func (l *lab) UpdateShare(_ context.Context, in *pb.UpdateShareRequest) (*pb.Upd
 	})
 }
 
+func (l *lab) SetServiceAddress(_ context.Context, in *pb.SetServiceAddressRequest) (*pb.SetServiceAddressResponse, error) {
+	return locked(l, func() (*pb.SetServiceAddressResponse, error) {
+		share, err := l.findShare(in.GetShare())
+		if err == nil {
+			share.ServiceAddress = in.GetServiceAddress()
+		}
+		return &pb.SetServiceAddressResponse{Share: share}, err
+	})
+}
+
 // ManageShare finds no object of the name "gone".
 func (l *lab) ManageShare(ctx context.Context, in *pb.ManageShareRequest) (*pb.ManageShareResponse, error) {
 	answer, err := l.CreateShare(ctx, &pb.CreateShareRequest{Mutation: in.GetMutation(), Name: in.GetName(), Size: in.GetSize()})
