@@ -33,7 +33,10 @@ type Config struct {
 	Lease     Lease
 	// Settle returns when this node knows everything that the cluster had decided before the call.
 	Settle func(ctx context.Context) error
-	Logger *slog.Logger
+	// Foreign is why what listens behind the gate is not the exporter's server, nil if it is; nil does not ask, for a server
+	// that is the machine's.
+	Foreign func() error
+	Logger  *slog.Logger
 	// Every is how often the lease is looked at: 100 ms unless set.
 	Every time.Duration
 }

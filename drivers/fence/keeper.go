@@ -204,20 +204,41 @@ func (k *Keeper) renew(ctx context.Context) (time.Duration, error) {
 	if now.Before(k.renewAt) {
 		return 0, nil
 	}
-	if now.After(k.lookAt) {
-		k.lookAt = now.Add(lookEvery)
-		if whole, err := k.config.Gate.Whole(ctx); err != nil {
-			return 0, err
-		} else if !whole {
-			k.state = closed
-			return 0, fmt.Errorf("somebody has changed or removed table inet %s of the packet filter; it is made anew: %w", k.config.Gate.Table, cairn.ErrUnavailable)
-		}
+	if err := k.trust(ctx, now); err != nil {
+		return 0, err
 	}
 	timeout, err := k.config.Gate.Renew(ctx, k.config.Lease)
 	if errors.Is(err, errLost) {
 		k.state = closed
 	}
 	return k.opened(timeout, err)
+}
+
+// trust looks from time to time whether the table is what was made, and the server behind it the one that it was made for.
+func (k *Keeper) trust(ctx context.Context, now time.Time) error {
+	if !now.After(k.lookAt) {
+		return nil
+	}
+	k.lookAt = now.Add(lookEvery)
+	if whole, err := k.config.Gate.Whole(ctx); err != nil {
+		return err
+	} else if !whole {
+		k.state = closed
+		return fmt.Errorf("somebody has changed or removed table inet %s of the packet filter; it is made anew: %w", k.config.Gate.Table, cairn.ErrUnavailable)
+	}
+	if err := k.foreign(); err != nil {
+		k.state = closed
+		return errors.Join(fmt.Errorf("gate: %w", err), k.config.Gate.Shut(ctx))
+	}
+	return nil
+}
+
+// foreign is why the server behind the gate is not to be trusted, nil if it is the exporter's own.
+func (k *Keeper) foreign() error {
+	if k.config.Foreign == nil {
+		return nil
+	}
+	return k.config.Foreign()
 }
 
 // opened plans the next renewal.
@@ -252,7 +273,7 @@ func (k *Keeper) reopen(ctx context.Context) (time.Duration, error) {
 func (k *Keeper) verify(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	if err := k.config.Gate.CheckPorts(); err != nil {
+	if err := errors.Join(k.config.Gate.CheckPorts(), k.foreign()); err != nil {
 		return fmt.Errorf("gate: %w", err)
 	}
 	if err := k.config.Settle(ctx); err != nil {

@@ -111,6 +111,9 @@ func (e *Exporter) Close() error {
 	return nil
 }
 
+// PID is the Ganesha process that runs for this exporter, 0 if none does.
+func (e *Exporter) PID() int { return e.server.pid() }
+
 // Export serves spec. Errors: cairn.ErrInvalid and cairn.ErrNotSupported for a spec or a rule that NFS cannot serve,
 // cairn.ErrNotFound if Root is certainly absent, cairn.ErrStale for an epoch below the one that is served or fenced,
 // cairn.ErrUnavailable, with what Ganesha says, if it does not run or refuses. The guard's error if it refuses.

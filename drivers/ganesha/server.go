@@ -266,6 +266,16 @@ func (s *server) drained(ctx context.Context, n uint16) error {
 	return s.wait(ctx, "requests in progress", func() bool { return s.process == nil || !s.held[n] })
 }
 
+// pid is the process that runs, 0 if none does.
+func (s *server) pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.process == nil {
+		return 0
+	}
+	return s.process.Pid()
+}
+
 // kill ends Ganesha at once, and returns when it has ended.
 func (s *server) kill(ctx context.Context) error {
 	s.mu.Lock()

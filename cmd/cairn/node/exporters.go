@@ -133,8 +133,12 @@ func keepNFS(ctx context.Context, config Config, exporter drivers.Exporter, guar
 	if config.NFS.Server == nfsKernel {
 		gate.Ports = fence.KernelPorts
 	}
+	var foreign func() error
+	if own, ok := exporter.(*ganesha.Exporter); ok {
+		foreign = func() error { return fence.Foreign(gate.Port, own.PID) }
+	}
 	keeper, err := fence.NewKeeper(ctx, fence.Config{
-		Exporter: exporter, Guard: guard, Gate: gate,
+		Exporter: exporter, Foreign: foreign, Guard: guard, Gate: gate,
 		Addresses: &fence.Addresses{Runner: tools, Interface: config.NFS.Interface, Announce: fence.Announce, Logger: logger},
 		Lease:     member.LeaseLeft,
 		Settle:    func(ctx context.Context) error { _, err := member.ReadView(ctx); return err },
