@@ -136,7 +136,8 @@ func syncPoints(ids []cairn.SnapshotID) []cairn.SnapshotID {
 }
 
 // choose picks what the standby gets next: the first snapshot after the newest common one that it wants, or the newest sync
-// point. Base is the newest common snapshot also if there is nothing to send. If one is missing that is older than the base,
+// point. With nothing in common it begins with the oldest sync point that there is: another replica may have no newer one, and
+// finds a common base with this one then. Base is the newest common snapshot also if there is nothing to send. If one is missing that is older than the base,
 // the standby has lost it: it has to go back to before that one, and gets everything from there on again. Pure.
 func choose(source []cairn.SnapshotID, request PullRequest, wanted map[cairn.SnapshotID]bool) (offer Offer, found bool) {
 	offer.Newest = newestSyncPoint(source)
@@ -153,7 +154,7 @@ func choose(source []cairn.SnapshotID, request PullRequest, wanted map[cairn.Sna
 		}
 	}
 	for _, id := range source[base+1:] {
-		if id != offer.Newest && !wanted[id] {
+		if _, old := ParseSyncPoint(id); id != offer.Newest && !wanted[id] && !(base < 0 && old) {
 			continue
 		}
 		offer.Snapshot = id
