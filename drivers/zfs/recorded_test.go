@@ -9,13 +9,11 @@ import (
 	"github.com/cairn-storage/cairn/drivers/tool/transcript"
 )
 
-// notRecorded are texts that nobody has had the tools of the lab say yet, or that they cannot be made to say: its kernel has the
-// module, and its pools have their disks when the machine starts.
+// notRecorded are texts that the tools of the lab cannot be made to say: its kernel has the module, and its pools have their disks
+// when the machine starts.
 var notRecorded = []string{
 	`ZFS modules (are not loaded|cannot be auto-loaded)|Unable to open /dev/zfs`,
 	`one or more devices is currently unavailable`,
-	`cannot resume send: .*(no longer exists|no longer the same snapshot)`,
-	`invalid (backup )?stream|stream is not a valid`,
 }
 
 // Every message that this package knows was said by the real tool, in the transcripts, to whom it was held.
