@@ -50,8 +50,8 @@ failpoints: bin/cairn-failpoints ## kill -9 at every failpoint, on one server an
 
 bin/cairn-failpoints: FORCE
 	@mkdir -p bin
-	$(GO) run ./chaos/failpoint/overlay bin/failpoints > bin/failpoints.txt
-	$(GO) build -trimpath -overlay bin/failpoints/overlay.json -o $@ ./cmd/cairn
+	$(GO) run ./chaos/failpoint/overlay bin/.failpoints > bin/failpoints.txt
+	$(GO) build -trimpath -overlay bin/.failpoints/overlay.json -o $@ ./cmd/cairn
 
 virtual: ## whole clusters in virtual time: HOURS of them, from SEED on if that is set (chaos/virtual)
 	CAIRN_VIRTUAL_HOURS=$(HOURS) CAIRN_VIRTUAL_SEED=$(SEED) $(GOTEST) -v -count=1 -timeout 30m -run '^TestClusters$$' ./chaos/virtual

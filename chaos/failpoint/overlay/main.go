@@ -1,8 +1,8 @@
 // Command overlay turns the comments `// failpoint: NAME` of this module into calls, in copies that `go build -overlay` compiles
 // instead of the sources. It is run at the root of the module:
 //
-//	go run ./chaos/failpoint/overlay             lists the points
-//	go run ./chaos/failpoint/overlay bin/points  also writes the copies there, and bin/points/overlay.json
+//	go run ./chaos/failpoint/overlay                  lists the points
+//	go run ./chaos/failpoint/overlay bin/.failpoints  also writes the copies there (go looks into no directory with such a name), and bin/.failpoints/overlay.json
 package main
 
 import (
