@@ -328,9 +328,18 @@ func (o *op) mount(f found) error {
 		if r["mounted"] == "yes" {
 			continue
 		}
-		if err := o.zfs("mount", r["name"]); err != nil && !errors.Is(err, errThere) {
+		if err := o.zfs("mount", r["name"]); err != nil && !errors.Is(err, errThere) && !o.mountedMeanwhile(r, err) {
 			return err
 		}
 	}
 	return nil
+}
+
+// mountedMeanwhile reports whether a mount was refused because another one, by a call that only looks, came first.
+func (o *op) mountedMeanwhile(r row, refused error) bool {
+	if !errors.Is(refused, cairn.ErrInUse) {
+		return false
+	}
+	out, err := o.query("zfs", "get", "-Hp", "-o", "value", "mounted", r["name"])
+	return err == nil && strings.TrimSpace(out) == "yes"
 }

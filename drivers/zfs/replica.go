@@ -135,10 +135,16 @@ func (o *op) make(spec drivers.CreateSpec, want wanted, build func() error) (dri
 			return drivers.Object{}, err
 		}
 	}
-	if err := build(); err != nil {
-		return drivers.Object{}, err
+	err = build()
+	if err == nil {
+		return o.again()
 	}
-	return o.again()
+	if errors.Is(err, cairn.ErrInUse) { // made, but somebody who looked at it has mounted it before the tool could
+		if object, lookErr := o.again(); lookErr == nil && object.Ready {
+			return object, nil
+		}
+	}
+	return drivers.Object{}, err
 }
 
 // same reports the replica that is there if it is the one that is wanted.
