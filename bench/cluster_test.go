@@ -76,7 +76,7 @@ func (p *inProcess) check(err error) {
 }
 
 func (p *inProcess) found() {
-	bundle, err := node.InitCluster(p.configs[0], "bench")
+	bundle, err := node.InitCluster(p.configs[0], "bench", 1)
 	p.check(err)
 	p.admin, err = client.ParseConfig(bundle)
 	p.check(err)

@@ -29,7 +29,8 @@ type Config struct {
 	// Duties are what else this node does while it leads the cluster. Each is run in a goroutine of its own when a term has
 	// begun, and its context ends with the term; the next term waits until it has returned.
 	Duties []func(ctx context.Context)
-	// Timing may be zero, which means DefaultTiming. It must be the same on all nodes.
+	// Timing may be zero, which means DefaultTiming, with the patience that the cluster was made with. It must be the same on
+	// all nodes.
 	Timing Timing
 	// Clock counts while the machine sleeps, Now is the wall clock; both are for tests to replace.
 	Clock lease.Clock
@@ -85,6 +86,17 @@ func DefaultTiming() Timing {
 	}
 }
 
+// times is t with more patience: everything that decides that somebody does not answer takes n times as long, and what is
+// said all the time is said n times less often.
+func (t Timing) times(n int) Timing {
+	for _, wait := range []*time.Duration{
+		&t.Raft.Heartbeat, &t.Raft.Commit, &t.Raft.DiskLimit, &t.Raft.RPC, &t.Lease.TTL, &t.Lease.Margin, &t.Heartbeat, &t.Election,
+	} {
+		*wait *= time.Duration(max(1, n))
+	}
+	return t
+}
+
 const (
 	// maxSkew is how far clocks may differ when a node joins or comes back. Tokens and certificates expire by the wall
 	// clock, and so do the events that people read; nothing that fences does.
@@ -93,9 +105,9 @@ const (
 	callTimeout = 10 * time.Second
 )
 
-func (c *Config) setDefaults() {
+func (c *Config) setDefaults(patience int) {
 	if c.Timing == (Timing{}) {
-		c.Timing = DefaultTiming()
+		c.Timing = DefaultTiming().times(patience)
 	}
 	if c.Clock == nil {
 		c.Clock = lease.Boottime

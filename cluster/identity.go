@@ -14,12 +14,13 @@ type InitConfig struct {
 	NodeName    string
 	ClusterName string
 	Hosts       []string // names and addresses of this machine, for its certificate
+	Patience    int      // how many times as long as usual the nodes wait for each other, for as long as the cluster is there; 0 is 1
 }
 
 // Init prepares the data directory of the first node of a new cluster. A crash leaves either nothing or all of it. The
 // error is cairn.ErrExists if the directory belongs to a node already.
 func Init(c InitConfig) (*Identity, error) {
-	return identity.Found(c.DataDir, c.NodeName, c.ClusterName, c.Hosts, wallClock())
+	return identity.Found(c.DataDir, c.NodeName, c.ClusterName, c.Hosts, c.Patience, wallClock())
 }
 
 // LoadIdentity reads the identity of a data directory; cairn.ErrNotFound if it has none.

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/cluster/lease"
 )
 
 // parseElectors reads "1L 2v 3V 4s 5n": leader, voter, failed voter (capital V), stable and new non-voter.
@@ -177,5 +178,18 @@ func TestClock(t *testing.T) {
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.skew, err)
 		}
+	}
+}
+
+// TestPatience: what a lease must outlast keeps its proportion to the lease.
+func TestPatience(t *testing.T) {
+	usual := DefaultTiming()
+	if usual.times(0) != usual || usual.times(1) != usual {
+		t.Error("a cluster that says nothing of patience has not the usual timing")
+	}
+	patient := usual.times(6)
+	if patient.Lease != (lease.Terms{TTL: 12 * time.Second, Margin: 3 * time.Second}) || patient.Heartbeat != 1500*time.Millisecond ||
+		patient.Raft.Heartbeat != 1800*time.Millisecond || patient.Raft.Commit != 60*time.Millisecond {
+		t.Errorf("six times the patience is %+v", patient)
 	}
 }

@@ -98,7 +98,8 @@ func grantOf(response *peerv1.JoinResponse) identity.Grant {
 			CAFingerprint: cluster.GetCaFingerprint(), CreatedAt: cluster.GetCreatedAt(),
 		},
 		Certificate: response.GetCertificate(), AuthorityPEM: response.GetAuthorityCertificatePem(), SignerPEM: response.GetAuthorityKeyPem(),
-		GossipKey: response.GetGossipKey(), ClusterKey: response.GetClusterKey(), PeerAddresses: response.GetPeerAddresses(),
+		GossipKey: response.GetGossipKey(), ClusterKey: response.GetClusterKey(), Patience: int(response.GetPatience()),
+		PeerAddresses: response.GetPeerAddresses(),
 	}
 }
 

@@ -173,15 +173,15 @@ func TestJoinAgainAfterACrash(t *testing.T) {
 	}
 }
 
-// TestJoinThroughAFollower: any member answers.
+// TestJoinThroughAFollower: any member answers, with all that the cluster has decided for good.
 func TestJoinThroughAFollower(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t, 3)
 	for i, s := range c.Nodes {
 		if !s.IsLeader() {
 			token := edit(t, c.Token("x"+s.Name), func(token *cluster.Token) { token.Addresses = []string{c.Nodes[i].Address} })
-			if _, err := join(t, t.TempDir(), token); err != nil {
-				t.Errorf("through %s: %v", s.Name, err)
+			if id, err := join(t, t.TempDir(), token); err != nil || id.Patience != clustertest.Patience {
+				t.Errorf("through %s: %+v, %v", s.Name, id, err)
 			}
 		}
 	}

@@ -108,7 +108,7 @@ func (n *Node) grant(node cairn.NodeID, csr []byte) (*peerv1.JoinResponse, error
 	}
 	return &peerv1.JoinResponse{
 		Certificate: der, AuthorityCertificatePem: certPEM, AuthorityKeyPem: keyPEM,
-		GossipKey: n.identity.GossipKey, ClusterKey: n.identity.ClusterKey,
+		GossipKey: n.identity.GossipKey, ClusterKey: n.identity.ClusterKey, Patience: uint32(n.identity.Patience),
 		Cluster: &peerv1.ClusterInfo{
 			Id: string(cluster.ID), Name: cluster.Name, CaFingerprint: cluster.CAFingerprint, CreatedAt: cluster.CreatedAt,
 		},

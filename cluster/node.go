@@ -71,11 +71,11 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 	if _, _, err := net.SplitHostPort(config.Advertise); err != nil {
 		return nil, fmt.Errorf("address to advertise: %w: %w", err, cairn.ErrInvalid)
 	}
-	config.setDefaults()
 	id, err := LoadIdentity(config.DataDir)
 	if err != nil {
 		return nil, err
 	}
+	config.setDefaults(id.Patience)
 	n := &Node{config: config, identity: id, machine: fsm.New()}
 	n.life.stopped, n.life.opened = make(chan error, 1), make(chan struct{})
 	n.life.ctx, n.life.cancel = context.WithCancel(context.Background())

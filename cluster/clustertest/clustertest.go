@@ -47,6 +47,9 @@ type Server struct {
 	served chan struct{}
 }
 
+// Patience is what clusters are made with. It changes nothing, since they have a Timing.
+const Patience = 7
+
 // Timing is short, and long enough for a busy machine with the race detector.
 func Timing() cluster.Timing {
 	timing := cluster.DefaultTiming()
@@ -128,7 +131,7 @@ func (c *Cluster) add() {
 	s := &Server{Name: fmt.Sprintf("n%d", index+1), DataDir: filepath.Join(c.dir, fmt.Sprintf("n%d", index+1))}
 	if index == 0 {
 		if _, err := cluster.Init(cluster.InitConfig{
-			DataDir: s.DataDir, NodeName: s.Name, ClusterName: "test", Hosts: []string{"127.0.0.1"},
+			DataDir: s.DataDir, NodeName: s.Name, ClusterName: "test", Hosts: []string{"127.0.0.1"}, Patience: Patience,
 		}); err != nil {
 			c.t.Fatal(err)
 		}

@@ -77,6 +77,7 @@ type Grant struct {
 	SignerPEM     []byte
 	GossipKey     []byte
 	ClusterKey    []byte
+	Patience      int
 	PeerAddresses []string
 }
 
@@ -94,7 +95,7 @@ func (c *Candidate) Accept(g Grant) (*Identity, error) {
 	}
 	i := &Identity{
 		Cluster: g.Cluster, Node: c.Token.Node, Name: c.Token.Name, Authority: authority,
-		GossipKey: g.GossipKey, ClusterKey: g.ClusterKey, Peers: g.PeerAddresses,
+		GossipKey: g.GossipKey, ClusterKey: g.ClusterKey, Patience: g.Patience, Peers: g.PeerAddresses,
 	}
 	credential, err := i.certify(g.Certificate, c.keyPEM)
 	if err != nil {

@@ -27,6 +27,9 @@ type Identity struct {
 	// GossipKey encrypts gossip. ClusterKey is for what every node must be able to derive, such as access passwords.
 	GossipKey  []byte
 	ClusterKey []byte
+	// Patience is how many times as long as usual the nodes wait for each other; 0 is 1. It was decided when the cluster was
+	// made: a lease must be over for all nodes at the same time.
+	Patience int
 	// Founder is the first administrator; set on the node that made the cluster and nowhere else.
 	Founder *cairn.User
 	// Peers are addresses of members when the node joined: where it asks for the leader until it has state of its own.
@@ -73,7 +76,7 @@ const adminTTL = 5 * 365 * 24 * time.Hour
 
 // Found makes a cluster of one node: authority, keys, the node's certificate and that of the first administrator, and
 // commits them to the data directory, where LoadAdmin finds the latter.
-func Found(dataDir, nodeName, clusterName string, hosts []string, now time.Time) (*Identity, error) {
+func Found(dataDir, nodeName, clusterName string, hosts []string, patience int, now time.Time) (*Identity, error) {
 	if err := cairn.CheckName("node", nodeName); err != nil {
 		return nil, err
 	}
@@ -88,6 +91,7 @@ func Found(dataDir, nodeName, clusterName string, hosts []string, now time.Time)
 	if err != nil {
 		return nil, err
 	}
+	i.Patience = patience
 	csr, key, err := NewRequest(hosts)
 	if err != nil {
 		return nil, err

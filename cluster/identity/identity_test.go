@@ -24,7 +24,7 @@ import (
 
 func found(t *testing.T, dir string) (*identity.Identity, identity.Bundle) {
 	t.Helper()
-	id, err := identity.Found(dir, "n1", "demo", []string{"127.0.0.1", "n1.example"}, time.Now())
+	id, err := identity.Found(dir, "n1", "demo", []string{"127.0.0.1", "n1.example"}, 3, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func TestFoundAndLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if loaded.Node != id.Node || loaded.Cluster != id.Cluster || !bytes.Equal(loaded.GossipKey, id.GossipKey) ||
-		!bytes.Equal(loaded.ClusterKey, id.ClusterKey) || *loaded.Founder != *id.Founder {
+		!bytes.Equal(loaded.ClusterKey, id.ClusterKey) || *loaded.Founder != *id.Founder || loaded.Patience != 3 {
 		t.Errorf("loaded %+v", loaded)
 	}
 	leaf := loaded.Credential().Leaf
@@ -148,7 +148,7 @@ func TestDirectoriesOfOthers(t *testing.T) {
 			if err := test.prepare(broken); err != nil {
 				t.Fatal(err)
 			}
-			_, err := identity.Found(broken, "n1", "demo", nil, time.Now())
+			_, err := identity.Found(broken, "n1", "demo", nil, 0, time.Now())
 			if !errors.Is(err, test.want) || !strings.Contains(err.Error(), test.text) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v, want %v with %q in one line", err, test.want, test.text)
 			}

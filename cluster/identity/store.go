@@ -32,6 +32,7 @@ type record struct {
 	Name       string
 	GossipKey  []byte
 	ClusterKey []byte
+	Patience   int         `json:",omitempty"`
 	Founder    *cairn.User `json:",omitempty"`
 	Peers      []string    `json:",omitempty"`
 }
@@ -53,7 +54,7 @@ func Load(dataDir string) (*Identity, error) {
 	}
 	i := &Identity{
 		Cluster: r.Cluster, Node: r.Node, Name: r.Name,
-		GossipKey: r.GossipKey, ClusterKey: r.ClusterKey, Founder: r.Founder, Peers: r.Peers, dataDir: dataDir,
+		GossipKey: r.GossipKey, ClusterKey: r.ClusterKey, Patience: r.Patience, Founder: r.Founder, Peers: r.Peers, dataDir: dataDir,
 	}
 	if len(i.GossipKey) != KeyBytes || len(i.ClusterKey) != KeyBytes {
 		return nil, fmt.Errorf("%s: keys have the wrong length: %w", filepath.Join(dir, fileIdentity), cairn.ErrCorrupt)
@@ -138,7 +139,7 @@ func (i *Identity) commit(s *staging) error {
 	}
 	data, err := json.MarshalIndent(record{
 		Cluster: i.Cluster, Node: i.Node, Name: i.Name,
-		GossipKey: i.GossipKey, ClusterKey: i.ClusterKey, Founder: i.Founder, Peers: i.Peers,
+		GossipKey: i.GossipKey, ClusterKey: i.ClusterKey, Patience: i.Patience, Founder: i.Founder, Peers: i.Peers,
 	}, "", "\t")
 	if err != nil {
 		return fmt.Errorf("identity: %w", err)

@@ -16,7 +16,7 @@ import (
 // port serves the three protocols of a node; each answers every connection with its own name.
 func port(t *testing.T) (*identity.Identity, string) {
 	t.Helper()
-	id, err := identity.Found(t.TempDir(), "n1", "demo", []string{"127.0.0.1"}, time.Now())
+	id, err := identity.Found(t.TempDir(), "n1", "demo", []string{"127.0.0.1"}, 0, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestProtocolsAreToldApart(t *testing.T) {
 
 func TestStrangersAreDropped(t *testing.T) {
 	id, address := port(t)
-	other, err := identity.Found(t.TempDir(), "n1", "demo", nil, time.Now())
+	other, err := identity.Found(t.TempDir(), "n1", "demo", nil, 0, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 // Found makes the identity of the first node, and with it the authority that signs for the others.
 func Found(t testing.TB) *identity.Identity {
 	t.Helper()
-	founder, err := identity.Found(t.TempDir(), "founder", "lab", nil, time.Now())
+	founder, err := identity.Found(t.TempDir(), "founder", "lab", nil, 0, time.Now())
 	must(t, err)
 	return founder
 }

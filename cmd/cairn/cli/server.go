@@ -79,6 +79,7 @@ it. Then start the node with cairn server.`,
 func (a *App) clusterInit() *cobra.Command {
 	var name, out string
 	var force bool
+	var patience int
 	cmd := a.local(&cobra.Command{
 		Use: "init", Short: "Make a new cluster with this machine as its first node",
 		Example: "  cairn cluster init --config /etc/cairn/cairn.toml --name berlin",
@@ -105,7 +106,7 @@ the node with cairn server.`,
 			return err
 		}
 		defer func() { err = errors.Join(err, file.close()) }()
-		bundle, err := node.InitCluster(cfg, name)
+		bundle, err := node.InitCluster(cfg, name, patience)
 		if err != nil {
 			return err
 		}
@@ -120,6 +121,7 @@ the node with cairn server.`,
 	cmd.Flags().StringVar(&name, "name", "cairn", "`NAME` of the cluster")
 	cmd.Flags().StringVar(&out, "out", "", "`FILE` for the administrator's configuration (default: cairn-admin.toml beside the data directory)")
 	cmd.Flags().BoolVar(&force, "force", false, "replace that file if it is there")
+	cmd.Flags().IntVar(&patience, "patience", 1, "nodes wait `N` times as long for each other, and failovers take as much longer; for slow machines and links, and for good")
 	return cmd
 }
 

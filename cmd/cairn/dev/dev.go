@@ -107,7 +107,7 @@ func (c *cluster) found(first member) error {
 	}
 	if !joined {
 		c.progress("making a new cluster in %s", c.config.DataDir)
-		if _, err := node.InitCluster(first.config, "dev"); err != nil {
+		if _, err := node.InitCluster(first.config, "dev", 1); err != nil {
 			return err
 		}
 	}

@@ -17,26 +17,32 @@ import (
 	"github.com/cairn-storage/cairn/rpc/server"
 )
 
+// maxPatience makes a failover take minutes.
+const maxPatience = 60
+
 // InitCluster makes a new cluster with this machine as its first node, and returns the administrator's client
 // configuration. It works on the data directory alone; the server is started afterwards. On a directory that belongs to a
 // node it is cairn.ErrExists, unless that is what an earlier, interrupted run of the same init left there.
-func InitCluster(config Config, clusterName string) ([]byte, error) {
+func InitCluster(config Config, clusterName string, patience int) ([]byte, error) {
+	if patience < 1 || patience > maxPatience {
+		return nil, fmt.Errorf("patience %d: want 1 to %d: %w", patience, maxPatience, cairn.ErrInvalid)
+	}
 	if config.Name == "" {
 		return nil, fmt.Errorf("name: is missing in the configuration; the first node needs one: %w", cairn.ErrInvalid)
 	}
 	_, err := cluster.Init(cluster.InitConfig{
-		DataDir: config.DataDir, NodeName: config.Name, ClusterName: clusterName, Hosts: config.Hosts(),
+		DataDir: config.DataDir, NodeName: config.Name, ClusterName: clusterName, Hosts: config.Hosts(), Patience: patience,
 	})
-	if err != nil && !foundedBefore(config, clusterName) {
+	if err != nil && !foundedBefore(config, clusterName, patience) {
 		return nil, err
 	}
 	return AdminConfig(config)
 }
 
 // foundedBefore reports whether the directory is one that the same init has made and no server has used.
-func foundedBefore(config Config, clusterName string) bool {
+func foundedBefore(config Config, clusterName string, patience int) bool {
 	id, err := cluster.LoadIdentity(config.DataDir)
-	if err != nil || id.Founder == nil || id.Name != config.Name || id.Cluster.Name != clusterName {
+	if err != nil || id.Founder == nil || id.Name != config.Name || id.Cluster.Name != clusterName || id.Patience != patience {
 		return false
 	}
 	_, err = os.Lstat(filepath.Join(config.DataDir, "raft"))

@@ -86,7 +86,7 @@ func Open(ctx context.Context, config Config, drivers map[string]OpenPool, logge
 	if n.port, err = listen("http", config.HTTP); err != nil {
 		return nil, err
 	}
-	n.free = newFreeSpace(n.pools)
+	n.free = newFreeSpace(n.pools, id.Patience)
 	n.free.measure(ctx)
 	assembled := make(chan struct{})
 	duty := func(ctx context.Context) { // the member may lead before the rest is there

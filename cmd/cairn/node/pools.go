@@ -205,20 +205,22 @@ func (p pool) row(ctx context.Context, exporters map[cairn.Protocol]drivers.Expo
 	}, nil
 }
 
-// freeInterval is how often free space is measured: telemetry for placement, sent along with heartbeats.
+// freeInterval is how often free space is measured, by a cluster of the usual patience: telemetry for placement, sent along
+// with heartbeats.
 const freeInterval = 2 * time.Second
 
 // freeSpace knows how much is free in the node's pools. A pool that does not answer is left out, which placement reads as
 // "not known".
 type freeSpace struct {
 	pools []pool
+	every time.Duration
 
 	mu   sync.Mutex
 	free map[cairn.PoolID]int64
 }
 
-func newFreeSpace(pools []pool) *freeSpace {
-	return &freeSpace{pools: pools, free: map[cairn.PoolID]int64{}}
+func newFreeSpace(pools []pool, patience int) *freeSpace {
+	return &freeSpace{pools: pools, every: freeInterval * time.Duration(max(1, patience)), free: map[cairn.PoolID]int64{}}
 }
 
 // bytes returns the newest measurement. It does not block.
@@ -230,7 +232,7 @@ func (f *freeSpace) bytes() map[cairn.PoolID]int64 {
 
 func (f *freeSpace) measure(ctx context.Context) {
 	for _, p := range f.pools {
-		ctx, cancel := context.WithTimeout(ctx, freeInterval)
+		ctx, cancel := context.WithTimeout(ctx, f.every)
 		info, err := p.driver.Info(ctx)
 		cancel()
 		f.mu.Lock()
@@ -245,7 +247,7 @@ func (f *freeSpace) measure(ctx context.Context) {
 
 // run measures until the context ends.
 func (f *freeSpace) run(ctx context.Context) {
-	ticker := time.NewTicker(freeInterval)
+	ticker := time.NewTicker(f.every)
 	defer ticker.Stop()
 	for {
 		select {

@@ -862,7 +862,9 @@ type JoinResponse struct {
 	// The leader's wall clock in Unix nanoseconds.
 	WallTime int64 `protobuf:"varint,8,opt,name=wall_time,json=wallTime,proto3" json:"wall_time,omitempty"`
 	// The request was refused; everything else is empty.
-	Refused       *Failure `protobuf:"bytes,9,opt,name=refused,proto3" json:"refused,omitempty"`
+	Refused *Failure `protobuf:"bytes,9,opt,name=refused,proto3" json:"refused,omitempty"`
+	// How many times as long as usual the nodes wait for each other; 0 is 1.
+	Patience      uint32 `protobuf:"varint,10,opt,name=patience,proto3" json:"patience,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -958,6 +960,13 @@ func (x *JoinResponse) GetRefused() *Failure {
 		return x.Refused
 	}
 	return nil
+}
+
+func (x *JoinResponse) GetPatience() uint32 {
+	if x != nil {
+		return x.Patience
+	}
+	return 0
 }
 
 // ClusterInfo says which cluster it is.
@@ -1268,7 +1277,7 @@ const file_cairn_peer_v1_peer_proto_rawDesc = "" +
 	"\btoken_id\x18\x01 \x01(\tR\atokenId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\fR\x06secret\x12/\n" +
 	"\x13certificate_request\x18\x03 \x01(\fR\x12certificateRequest\x12\x1b\n" +
-	"\twall_time\x18\x04 \x01(\x03R\bwallTime\"\x84\x03\n" +
+	"\twall_time\x18\x04 \x01(\x03R\bwallTime\"\xa0\x03\n" +
 	"\fJoinResponse\x12 \n" +
 	"\vcertificate\x18\x01 \x01(\fR\vcertificate\x12:\n" +
 	"\x19authority_certificate_pem\x18\x02 \x01(\fR\x17authorityCertificatePem\x12*\n" +
@@ -1280,7 +1289,9 @@ const file_cairn_peer_v1_peer_proto_rawDesc = "" +
 	"\acluster\x18\x06 \x01(\v2\x1a.cairn.peer.v1.ClusterInfoR\acluster\x12%\n" +
 	"\x0epeer_addresses\x18\a \x03(\tR\rpeerAddresses\x12\x1b\n" +
 	"\twall_time\x18\b \x01(\x03R\bwallTime\x120\n" +
-	"\arefused\x18\t \x01(\v2\x16.cairn.peer.v1.FailureR\arefused\"w\n" +
+	"\arefused\x18\t \x01(\v2\x16.cairn.peer.v1.FailureR\arefused\x12\x1a\n" +
+	"\bpatience\x18\n" +
+	" \x01(\rR\bpatience\"w\n" +
 	"\vClusterInfo\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12%\n" +
