@@ -18,11 +18,10 @@ func TestDivergedIsKept(t *testing.T) {
 	s.write("alone", "only on "+old.Name)
 	s.check(old.Kill())
 	s.await(30*time.Second, "an explanation", func(ctx context.Context) (bool, error) {
-		api, err := s.api()
+		api, err := s.API()
 		if err != nil {
 			return false, err
 		}
-		defer api.Close()
 		why, err := api.Cluster().Why(ctx, &cairnv1.WhyRequest{Resource: "share/docs"})
 		return why.GetSummary() == "share docs waits for a failover: an operator, as its type says", err
 	})
@@ -53,11 +52,10 @@ func TestDivergedIsKept(t *testing.T) {
 }
 
 func (s *copied) diverged(ctx context.Context) ([]*cairnv1.Snapshot, error) {
-	api, err := s.api()
+	api, err := s.API()
 	if err != nil {
 		return nil, err
 	}
-	defer api.Close()
 	answer, err := api.Replicas().ListReplicas(ctx, &cairnv1.ListReplicasRequest{Share: s.name})
 	return answer.GetDiverged(), err
 }

@@ -60,11 +60,10 @@ func (s *copied) awaitSync(replicas int) {
 }
 
 func (s *copied) show(ctx context.Context) (*cairnv1.Share, error) {
-	api, err := s.api()
+	api, err := s.API()
 	if err != nil {
 		return nil, err
 	}
-	defer api.Close()
 	return showAt(ctx, api, s.name)
 }
 
@@ -72,15 +71,6 @@ func (s *copied) show(ctx context.Context) (*cairnv1.Share, error) {
 func showAt(ctx context.Context, api *client.Client, share string) (*cairnv1.Share, error) {
 	answer, err := api.Shares().GetShare(ctx, &cairnv1.GetShareRequest{Share: share})
 	return answer.GetShare(), err
-}
-
-// api asks any server that runs.
-func (s *copied) api() (*client.Client, error) {
-	cfg, err := s.ClientConfig()
-	if err != nil {
-		return nil, err
-	}
-	return client.Dial(cfg)
 }
 
 // host is the server of the active replica.
@@ -144,11 +134,10 @@ func (s *copied) follow() {
 	s.t.Helper()
 	began := time.Now()
 	s.await(20*time.Second, "standbys without lag", func(ctx context.Context) (bool, error) {
-		api, err := s.api()
+		api, err := s.API()
 		if err != nil {
 			return false, err
 		}
-		defer api.Close()
 		answer, err := api.Replicas().ListReplicas(ctx, &cairnv1.ListReplicasRequest{Share: s.name})
 		for _, r := range answer.GetReplicas() {
 			state, lag := r.GetReplica().GetState(), time.Duration(r.GetLagMs())*time.Millisecond

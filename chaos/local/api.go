@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/cairn-storage/cairn/rpc/client"
@@ -70,26 +71,30 @@ func (c *Cluster) CA() ([]byte, error) {
 	return cfg.CA, err
 }
 
-// API returns the administrator's connection to one server. It is kept, and works again when the server does.
-func (c *Cluster) API(s *Server) (*client.Client, error) {
-	cfg, err := c.ClientConfig(s)
+// API returns the administrator's connection to the given servers, or to those that run if none is given. It is kept, and works
+// again when the servers do.
+func (c *Cluster) API(servers ...*Server) (*client.Client, error) {
+	cfg, err := c.ClientConfig(servers...)
 	if err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if api := c.clients[s.Address()]; api != nil {
+	key := strings.Join(cfg.Addresses, " ")
+	if api := c.clients[key]; api != nil {
 		return api, nil
 	}
 	api, err := client.Dial(cfg)
 	if err == nil {
-		c.clients[s.Address()] = api
+		c.clients[key] = api
 	}
 	return api, err
 }
 
 // lookTimeout bounds one question to one server.
-const lookTimeout = 2 * time.Second
+func (c *Cluster) lookTimeout() time.Duration {
+	return 2 * time.Second * time.Duration(max(1, c.config.Patience))
+}
 
 // Status asks one server how it sees the cluster; that needs no quorum.
 func (c *Cluster) Status(ctx context.Context, s *Server) (*cairnv1.GetClusterStatusResponse, error) {
@@ -100,7 +105,7 @@ func (c *Cluster) Status(ctx context.Context, s *Server) (*cairnv1.GetClusterSta
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.lookTimeout())
 	defer cancel()
 	return api.Cluster().GetClusterStatus(ctx, &cairnv1.GetClusterStatusRequest{})
 }
@@ -171,7 +176,7 @@ func (c *Cluster) Node(ctx context.Context, s *Server, name string) (*cairnv1.No
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	ctx, cancel := context.WithTimeout(ctx, c.lookTimeout())
 	defer cancel()
 	answer, err := api.Nodes().GetNode(ctx, &cairnv1.GetNodeRequest{Node: name})
 	return answer.GetNode(), err
@@ -188,7 +193,7 @@ func (c *Cluster) AwaitServed(ctx context.Context, share string) error {
 		if err != nil {
 			return false, err
 		}
-		ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+		ctx, cancel := context.WithTimeout(ctx, c.lookTimeout())
 		defer cancel()
 		answer, err := api.Shares().GetShare(ctx, &cairnv1.GetShareRequest{Share: share})
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -30,6 +31,8 @@ type Config struct {
 	// Base is the address before the first server's, whoever made a network for them; without it they have free ones of the
 	// loopback network.
 	Base netip.Addr
+	// Patience is that of the cluster, 1 if it is 0.
+	Patience int
 }
 
 // Cluster is a number of servers. Its methods may be called concurrently, except Start, Join and Close.
@@ -40,7 +43,7 @@ type Cluster struct {
 
 	mu      sync.Mutex
 	servers []*Server
-	clients map[string]*client.Client // by address
+	clients map[string]*client.Client // by addresses
 }
 
 // New prepares a cluster without servers.
@@ -118,7 +121,7 @@ func (c *Cluster) Start(ctx context.Context, n int) error {
 // admit makes a prepared server a member, the first one by making the cluster, and starts it.
 func (c *Cluster) admit(ctx context.Context, s *Server, first bool) error {
 	if first {
-		if err := c.Tool(ctx, nil, "cluster", "init", "--config", s.File, "--out", c.adminFile()); err != nil {
+		if err := c.Tool(ctx, nil, "cluster", "init", "--config", s.File, "--out", c.adminFile(), "--patience", strconv.Itoa(max(1, c.config.Patience))); err != nil {
 			return err
 		}
 	} else {
@@ -246,21 +249,21 @@ func (c *Cluster) AwaitEmptyPools(ctx context.Context) error {
 }
 
 const (
-	// pollInterval is how often a condition is looked at.
-	pollInterval = 50 * time.Millisecond
-	// patience is how long nothing takes that works.
-	patience = time.Minute
+	// pollInterval is how often a condition is looked at. One that takes long to look at is looked at less often: the looks must
+	// not be what keeps it from coming true.
+	pollInterval, pollShare = 50 * time.Millisecond, 4
+	// patience is how long nothing takes that works, not even on an emulated processor.
+	patience = 3 * time.Minute
 )
 
-// Await looks until the condition holds. When ctx ends first, or after a minute, the error says what was waited for and what
+// Await looks until the condition holds. When ctx ends first, or after three minutes, the error says what was waited for and what
 // the last look found. An error of the condition is a look that tells nothing, such as a server that does not answer yet.
 func Await(ctx context.Context, what string, condition func(ctx context.Context) (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	ticker := time.NewTicker(pollInterval)
-	defer ticker.Stop()
 	var last error
 	for {
+		began := time.Now()
 		holds, err := condition(ctx)
 		if err == nil && holds {
 			return nil
@@ -272,10 +275,8 @@ func Await(ctx context.Context, what string, condition func(ctx context.Context)
 		if errors.As(err, &fatal) {
 			return fmt.Errorf("%s: %w", what, fatal.error)
 		}
-		select {
-		case <-ctx.Done():
+		if Pause(ctx, max(pollInterval, pollShare*time.Since(began))); ctx.Err() != nil {
 			return fmt.Errorf("waiting for %s: %w", what, errors.Join(ctx.Err(), last))
-		case <-ticker.C:
 		}
 	}
 }
