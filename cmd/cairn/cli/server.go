@@ -98,7 +98,7 @@ the node with cairn server.`,
 			a.notef("start the node with: cairn server --config FILE; then use the cluster with: export CAIRN_CONFIG=%s", out)
 		}
 		file, err := openSecret(out, force)
-		if errors.Is(err, cairn.ErrExists) && initialised(cfg, name, out) {
+		if errors.Is(err, cairn.ErrExists) && initialised(cfg, name, out, patience) {
 			done()
 			return nil
 		}
@@ -126,11 +126,11 @@ the node with cairn server.`,
 }
 
 // initialised reports whether the file is what an earlier run of the same init wrote, which was killed before it could say so.
-func initialised(cfg node.Config, name, out string) bool {
+func initialised(cfg node.Config, name, out string, patience int) bool {
 	if joined, err := node.Joined(cfg); err != nil || !joined {
 		return false
 	}
-	bundle, err := node.InitCluster(cfg, name)
+	bundle, err := node.InitCluster(cfg, name, patience)
 	if err != nil {
 		return false
 	}
