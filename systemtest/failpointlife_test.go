@@ -322,11 +322,10 @@ func (l *life) useCopies(ctx context.Context) error {
 func (l *life) inSync(ctx context.Context, s *copied) error {
 	began := time.Now()
 	return local.Await(ctx, "standbys of "+s.name+" in sync", func(ctx context.Context) (bool, error) {
-		api, err := s.api()
+		api, err := s.API()
 		if err != nil {
 			return false, err
 		}
-		defer api.Close()
 		answer, err := api.Replicas().ListReplicas(ctx, &cairnv1.ListReplicasRequest{Share: s.name})
 		for _, r := range answer.GetReplicas() {
 			state, lag := r.GetReplica().GetState(), time.Duration(r.GetLagMs())*time.Millisecond
