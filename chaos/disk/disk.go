@@ -42,10 +42,7 @@ func Mount(backing, at string) (*Disk, error) {
 		return nil, fmt.Errorf("disk %s: %w", backing, err)
 	}
 	root := &fs.LoopbackRoot{Path: backing, Dev: stat.Dev}
-	root.NewNode = func(root *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
-		return &node{LoopbackNode: fs.LoopbackNode{RootData: root}, disk: d}
-	}
-	top := &node{LoopbackNode: fs.LoopbackNode{RootData: root}, disk: d}
+	top := &node{LoopbackNode: &fs.LoopbackNode{RootData: root}, disk: d}
 	root.RootNode = top
 	server, err := fs.Mount(at, top, &fs.Options{
 		MountOptions:    fuse.MountOptions{DirectMountStrict: true, FsName: backing, Name: "cairn-disk", MaxWrite: 1 << 20},

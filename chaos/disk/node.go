@@ -12,8 +12,13 @@ import (
 
 // node is a file or directory of the disk.
 type node struct {
-	fs.LoopbackNode
+	*fs.LoopbackNode
 	disk *Disk
+}
+
+// WrapChild implements fs.NodeWrapChilder.
+func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedder {
+	return &node{LoopbackNode: ops.(*fs.LoopbackNode), disk: n.disk}
 }
 
 func (n *node) path() string { return filepath.Join(n.RootData.Path, n.Path(n.Root())) }
@@ -36,7 +41,7 @@ func (n *node) Create(ctx context.Context, name string, flags uint32, mode uint3
 	if errno != 0 {
 		return nil, nil, 0, errno
 	}
-	child := inode.Operations().(*node) // NewNode makes no other
+	child := inode.Operations().(*node) // WrapChild makes no other
 	if closer, ok := handle.(fs.FileReleaser); ok {
 		closer.Release(ctx)
 	}

@@ -15,7 +15,7 @@ func FuzzLines(f *testing.F) {
 		read := func(pieces [][]byte) (all []string) {
 			l := &lines{each: func(text string) {
 				if parsed, ok := parseLine(text); ok {
-					parsed.severe()
+					_ = parsed.severe()
 					number(listed, parsed.text)
 				}
 				all = append(all, text)

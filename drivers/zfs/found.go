@@ -340,6 +340,6 @@ func (o *op) mountedMeanwhile(r row, refused error) bool {
 	if !errors.Is(refused, cairn.ErrInUse) {
 		return false
 	}
-	out, err := o.query("zfs", "get", "-Hp", "-o", "value", "mounted", r["name"])
-	return err == nil && strings.TrimSpace(out) == "yes"
+	now, err := o.list("-d", "0", "-t", "filesystem,volume", r["name"])
+	return err == nil && now[0]["mounted"] == "yes"
 }
