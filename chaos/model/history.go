@@ -98,7 +98,7 @@ type Ack struct {
 // Takeover is a change of a share's active replica.
 type Takeover struct {
 	Share   string
-	From    uint64 // epoch before
+	From    uint64 // the newest epoch before in which a write was acknowledged
 	Planned bool
 	// LeftBehind is how much time of writes the cluster said stays behind; 0 of a planned one.
 	LeftBehind time.Duration

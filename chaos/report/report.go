@@ -46,7 +46,7 @@ func HTML(out io.Writer, r Run) error {
 func Text(out io.Writer, r Run) error {
 	var b strings.Builder
 	for _, f := range failovers(r.History) {
-		fmt.Fprintf(&b, "          %s: epoch %d to %d (%s): no acknowledged write for %s\n", f.Share, f.From, f.From+1, f.How, f.Gap)
+		fmt.Fprintf(&b, "          %s: after epoch %d (%s): no acknowledged write for %s\n", f.Share, f.From, f.How, f.Gap)
 	}
 	for _, v := range r.Verdicts {
 		verdict := "ok"

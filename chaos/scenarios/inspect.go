@@ -260,9 +260,10 @@ func allowed(err error) (bool, error) {
 // failedOver is what the event of a failover says; its wording is part of the replicated state, and so does not change.
 var failedOver = regexp.MustCompile(`node (\S+) takes over from node (\S+); up to (\S+) of writes`)
 
-// takeovers reads the changes of roles from the events.
-func takeovers(streams []model.Stream, shares []*traffic.Share) []model.Takeover {
-	epochs, down := map[string]uint64{}, map[string]time.Duration{}
+// takeovers reads the changes of roles from the events, and their epochs from what the copies acknowledged: a promotion that a failover
+// cuts short has no event.
+func takeovers(streams []model.Stream, shares []*traffic.Share, acks []model.Ack) []model.Takeover {
+	down := map[string]time.Duration{}
 	var all []model.Takeover
 	if len(streams) == 0 {
 		return nil
@@ -280,17 +281,26 @@ func takeovers(streams []model.Stream, shares []*traffic.Share) []model.Takeover
 			down[strings.TrimPrefix(event.Resource, "node/")] = event.At
 		case name == "":
 		case event.Kind == "share.promoted":
-			epochs[name]++
-			all = append(all, model.Takeover{Share: name, From: epochs[name], Planned: true, At: event.At})
+			all = append(all, model.Takeover{Share: name, From: epochAt(acks, name, event.At), Planned: true, At: event.At})
 		case event.Kind == "share.failover" && said != nil:
-			epochs[name]++
-			t := model.Takeover{Share: name, From: epochs[name], At: event.At}
+			t := model.Takeover{Share: name, At: event.At}
 			t.LeftBehind, _ = time.ParseDuration(said[3]) // 0 excuses nothing
 			if at, known := down[said[2]]; known {
 				t.At = at
 			}
+			t.From = epochAt(acks, name, t.At)
 			all = append(all, t)
 		}
 	}
 	return all
+}
+
+// epochAt is the newest epoch of a share in which a write was acknowledged that began before.
+func epochAt(acks []model.Ack, share string, at time.Duration) (epoch uint64) {
+	for _, ack := range acks {
+		if ack.Share == share && ack.Call < at {
+			epoch = max(epoch, ack.Epoch)
+		}
+	}
+	return epoch
 }

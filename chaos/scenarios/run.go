@@ -68,8 +68,14 @@ type run struct {
 	mu      sync.Mutex
 }
 
+// overhead is how long a run may take beyond its traffic and its rest: to make the cluster, heal it, and look at everything.
+const overhead = 5 * time.Minute
+
 // Run does it all. An error means that the run could not be made or be finished; what is wrong with the cluster is in the result.
 func Run(ctx context.Context, cfg Config) (result Result, err error) {
+	limit := cfg.Duration + cfg.Limits.Settle + overhead
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("run: not over after %s", limit))
+	defer cancel()
 	r := &run{Config: cfg, result: &Result{Config: cfg, Began: time.Now()}}
 	defer func() { err = errors.Join(err, r.close(ctx)) }()
 	if err := r.lay(ctx); err != nil {
@@ -299,7 +305,7 @@ func (r *run) close(ctx context.Context) error {
 }
 
 func (r *run) judge() {
-	r.result.History.Takeovers = takeovers(r.result.Final.Streams, r.traffic.Shares())
+	r.result.History.Takeovers = takeovers(r.result.Final.Streams, r.traffic.Shares(), r.result.History.Acks)
 	r.result.Verdicts = validate.All(r.result.History, r.result.Final, r.Limits)
 	answers := validate.Verdict{Check: "answers", Looked: len(r.result.History.Operations)}
 	for _, odd := range r.traffic.Odd() {
