@@ -108,8 +108,9 @@ func (q *request) publish(from, to entry, room *reservation, may func(old status
 	return replaced, err
 }
 
-// place renames from to to and books the change of used bytes. A file replaces a file in one rename. Where a directory is
-// involved the two are exchanged, so that a crash finds the old or the new in place, and the old is then buried in trash.
+// place renames from to to and books the change of used bytes. A file replaces a file in one rename. Where a directory is involved, what
+// was staged and the old are exchanged, so that a crash finds the old or the new in place, and the old is then buried in trash. What a
+// client moves is not: after a crash its name would hold the old, and the client, told nothing, would move that over the new.
 func (x *export) place(from, to, trash entry, room *reservation, may func(old status) error) (replaced, buried bool, err error) {
 	x.placing.Lock()
 	defer x.placing.Unlock()
@@ -135,10 +136,13 @@ func (x *export) place(from, to, trash entry, room *reservation, may func(old st
 	if err := room.set(room.bytes, credit); err != nil {
 		return false, false, err
 	}
-	if buried {
-		err = exchange(from, to, trash)
-	} else {
+	switch {
+	case !buried:
 		err = from.rename(to, 0)
+	case from.dir == x.stagingDir:
+		err = exchange(from, to, trash)
+	default:
+		err = supplant(from, to, trash)
 	}
 	if err == nil {
 		room.book()
@@ -155,6 +159,20 @@ func exchange(from, to, trash entry) error {
 	}
 	// failpoint: exchanged
 	return from.rename(trash, 0)
+}
+
+// supplant removes the old before the other takes its place, as RFC 4918 section 9.9.3 has it. A crash between finds the name free, and what
+// is moved where it was.
+func supplant(from, to, trash entry) error {
+	if err := to.rename(trash, unix.RENAME_NOREPLACE); err != nil {
+		return err
+	}
+	// failpoint: supplanting
+	err := from.rename(to, unix.RENAME_NOREPLACE)
+	if err != nil {
+		err = errors.Join(err, trash.rename(to, unix.RENAME_NOREPLACE))
+	}
+	return err
 }
 
 // bury commits the removal of an entry: one rename into the staging directory, however large the tree.
