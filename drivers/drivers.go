@@ -204,6 +204,8 @@ type ExportSpec struct {
 	// Address, if it is valid, is where clients reach the export instead of the node's own addresses; it moves with the
 	// active replica.
 	Address netip.Prefix `json:",omitzero"`
+	// Squash is for NFS.
+	Squash cairn.Squash `json:",omitzero"`
 }
 
 // ServedAt are the addresses for clients: the export's own, or those of the node.

@@ -378,5 +378,8 @@ func (c *UpdateShare) apply(tx *Tx) (string, error) {
 		}
 	}
 	put(tx, tx.shares, &row)
+	if row.Protocol == cairn.ProtocolNFS && !maps.Equal(row.Metadata, old.Metadata) {
+		tx.wake(row.ID)
+	}
 	return string(c.ID), nil
 }

@@ -61,6 +61,13 @@ func wrote[R any](tx *Tx, t *table[R], key string, old, next row[R]) {
 	tx.changes = append(tx.changes, Change{t.name, key})
 }
 
+// wake names the replicas of a share as changed, whose rows are not: what they are served with depends on the share's.
+func (tx *Tx) wake(id cairn.ShareID) {
+	for r := range tx.ReplicasOf(id) {
+		tx.changes = append(tx.changes, Change{TableReplicas, string(r.ID)})
+	}
+}
+
 // run applies the command and either keeps all of it or nothing.
 func (tx *Tx) run(c Command) Result {
 	result := Result{Index: tx.index}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,6 +117,8 @@ func TestShareOverNFS(t *testing.T) {
 		t.Errorf("the pool holds %q (%v)", got, err)
 	}
 
+	s.becomes(local, found[0], 1234, 1235)
+
 	s.must(nil, "access", "deny", "docs", "ip", "127.0.0.0/8")
 	s.refused("a read after the rule was taken away", "nfs-cat", s.at("file"))
 	s.must(nil, "access", "allow", "docs", "ip", "127.0.0.1", "ro")
@@ -128,4 +131,29 @@ func TestShareOverNFS(t *testing.T) {
 	s.reads("file", "over NFS")
 	s.must(nil, "share", "delete", "docs", "--yes")
 	s.check(s.AwaitEmptyPools(t.Context()))
+}
+
+// becomes expects that a change of metadata decides, while clients go on, whose a file is that root of a client writes.
+func (s *nfsShare) becomes(local, first string, uid, gid uint32) {
+	s.t.Helper()
+	s.check(os.Chmod(filepath.Dir(first), 0o777)) // the share's own directory is root's
+	s.must(nil, "share", "set", "docs", "nfs:squash=all", fmt.Sprintf("nfs:anonuid=%d", uid), fmt.Sprintf("nfs:anongid=%d", gid))
+	attempt := 0
+	s.await(time.Minute, "a file of whom root becomes", func(ctx context.Context) (bool, error) {
+		attempt++
+		name := fmt.Sprintf("squashed-%d", attempt)
+		if _, err := run(ctx, "nfs-cp", local, s.at(name)); err != nil {
+			return false, err
+		}
+		info, err := os.Stat(filepath.Join(filepath.Dir(first), name))
+		if err != nil {
+			return false, err
+		}
+		owner := info.Sys().(*syscall.Stat_t)
+		if owner.Uid != uid || owner.Gid != gid {
+			return false, fmt.Errorf("%s is of %d:%d", name, owner.Uid, owner.Gid)
+		}
+		return true, nil
+	})
+	s.must(nil, "share", "set", "docs", "--remove", "nfs:squash", "--remove", "nfs:anonuid", "--remove", "nfs:anongid")
 }

@@ -43,6 +43,7 @@ func wantedExports(w *Want, h *Have) wantedExportList {
 				Rules:       w.Rules,
 				Fenced:      w.Fenced,
 				Address:     w.Address,
+				Squash:      w.Squash,
 			},
 		})
 	}
@@ -60,6 +61,7 @@ func wantedExports(w *Want, h *Have) wantedExportList {
 				Epoch:    row.Epoch,
 				ReadOnly: true,
 				Rules:    s.Rules,
+				Squash:   w.Squash,
 			},
 		})
 	}
@@ -69,7 +71,8 @@ func wantedExports(w *Want, h *Have) wantedExportList {
 // sameExport reports whether clients would see no difference.
 func sameExport(a, b drivers.ExportSpec) bool {
 	return a.ID == b.ID && a.Share == b.Share && a.Root == b.Root && a.Staging == b.Staging && a.Epoch == b.Epoch &&
-		a.ReadOnly == b.ReadOnly && a.Size == b.Size && a.EnforceSize == b.EnforceSize && a.Fenced == b.Fenced && a.Address == b.Address && slices.EqualFunc(a.Rules, b.Rules, sameRule)
+		a.ReadOnly == b.ReadOnly && a.Size == b.Size && a.EnforceSize == b.EnforceSize && a.Fenced == b.Fenced && a.Address == b.Address && a.Squash == b.Squash &&
+		slices.EqualFunc(a.Rules, b.Rules, sameRule)
 }
 
 func sameRule(a, b cairn.AccessRule) bool {

@@ -16,6 +16,7 @@ type Want struct {
 	Specs     map[string]string  // extra specs of the share type
 	Fenced    bool               // another node may be made the writer without this one: as the type says, however many replicas there are
 	Address   netip.Prefix       // the service address; not valid: none
+	Squash    cairn.Squash       // of a share over NFS
 	Rules     []cairn.AccessRule // granted to the share, in order of ID
 	Snapshots []WantSnapshot     // in order of ID
 	// Unproven are the rules among all of these that no exporter has taken yet: handed to the node, or refused before.
@@ -50,6 +51,9 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 		w.Specs, w.Fenced = t.Specs, t.Failover == cairn.FailoverAuto
 	}
 	w.Address, w.Copied = v.ServiceAddress(row.Share), Copied(v, row)
+	if w.Share.Protocol == cairn.ProtocolNFS {
+		w.Squash = squashOf(w.Share.Metadata)
+	}
 	w.Rules = w.granted(v, "")
 	for instance := range v.InstancesOn(row.ID) {
 		snap := v.Snapshot(instance.Snapshot)
@@ -72,6 +76,15 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 		}
 	}
 	return w
+}
+
+// squashOf reads metadata that was checked when it was set. What got past that makes nobody root.
+func squashOf(metadata map[string]string) cairn.Squash {
+	s, err := cairn.ParseSquash(cairn.ProtocolNFS, metadata)
+	if err != nil {
+		return cairn.Squash{Mode: cairn.SquashAll, UID: cairn.Nobody, GID: cairn.Nobody}
+	}
+	return s
 }
 
 // granted returns the rules that the exporter has to know, without what is not its business: a rule that becomes active

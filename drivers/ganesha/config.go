@@ -67,6 +67,13 @@ func (c Config) renderExport(out *bytes.Buffer, name string, entry record.Entry)
 	Pseudo = "%s";
 	FSAL { Name = VFS; }
 `, entry.Number, entry.Spec.Root, c.path(name))
+	switch s := entry.Spec.Squash; s.Mode {
+	case "":
+	case cairn.SquashNone:
+		fmt.Fprintf(out, "\tSquash = %s;\n", SquashNone)
+	default:
+		fmt.Fprintf(out, "\tSquash = %s_squash; Anonymous_Uid = %d; Anonymous_Gid = %d;\n", s.Mode, s.UID, s.GID)
+	}
 	clients, err := record.Clients(entry.Spec.Rules, record.ReadOnly(entry.Spec))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)

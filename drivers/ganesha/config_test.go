@@ -24,6 +24,15 @@ func testConfig() Config {
 func TestRender(t *testing.T) {
 	datadriven.RunTest(t, "testdata/render", func(t *testing.T, d *datadriven.TestData) string {
 		r := testRecord(t)
+		if d.HasArg("squash") {
+			var squash cairn.Squash
+			d.ScanArgs(t, "squash", (*string)(&squash.Mode), &squash.UID, &squash.GID)
+			entry, _ := r.Entry(drivers.ExportID{Replica: "0198c000-0000-7000-8000-0000000000a1"})
+			entry.Spec.Squash = squash
+			if err := r.Put(entry.Spec); err != nil {
+				t.Fatal(err)
+			}
+		}
 		text, err := testConfig().render(r, r.Served(), d.HasArg("tracing"))
 		if err != nil {
 			return err.Error()

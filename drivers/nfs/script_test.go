@@ -29,14 +29,14 @@ func TestTools(t *testing.T) {
 func useTools(t *testing.T, run tool.Runner, hold, release func()) {
 	k := kernel{run: run}
 	other := grant{"/srv/cairn/" + string(snapshotID), "10.0.0.0/8"}
-	ro, rw := options(string(shareID), cairn.AccessRO, SquashNone), options(string(shareID), cairn.AccessRW, SquashNone)
-	frozen := options(string(snapshotID), cairn.AccessRO, SquashAll)
+	ro, rw := options(string(shareID), cairn.AccessRO, SquashNone.options()), options(string(shareID), cairn.AccessRW, SquashNone.options())
+	frozen := options(string(snapshotID), cairn.AccessRO, SquashAll.options())
 	for i, want := range []table{
 		{},
 		{{sharePath, "10.0.0.7"}: rw, {sharePath, "10.1.0.0/16"}: ro, {sharePath, "fd00::/64"}: rw, {sharePath, "fd00:1::7"}: ro},
 		{{sharePath, "10.0.0.7"}: ro, {sharePath, "0.0.0.0/0"}: rw, {sharePath, "::/0"}: ro, other: frozen},
 		{{sharePath, "10.0.0.7"}: ro, {sharePath, "0.0.0.0/0"}: rw, {sharePath, "::/0"}: ro, other: frozen},
-		{other: options(string(snapshotID), cairn.AccessRO, SquashRoot)},
+		{other: options(string(snapshotID), cairn.AccessRO, SquashRoot.options())},
 		{},
 	} {
 		if _, err := k.apply(t.Context(), "/srv/cairn", want); err != nil {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cairn-storage/cairn"
@@ -35,7 +36,7 @@ func wanted(served map[string]record.Entry, moving map[string]bool, root string,
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		for _, c := range clients {
-			t[grant{filepath.Join(root, name), c.String()}] = options(name, c.Level, squash)
+			t[grant{filepath.Join(root, name), c.String()}] = options(name, c.Level, squashing(entry.Spec.Squash, squash))
 		}
 	}
 	return t, nil
@@ -44,16 +45,44 @@ func wanted(served map[string]record.Entry, moving map[string]bool, root string,
 // options of one grant, sorted. mountpoint: exported only while something is mounted on it, so that neither a reboot nor a
 // failed mount makes the empty directory below a share. no_subtree_check: handles must not depend on a file's name, and
 // a file system of its own needs no such check.
-func options(name string, level cairn.AccessLevel, squash Squash) []string {
+func options(name string, level cairn.AccessLevel, squash []string) []string {
 	list := []string{"fsid=" + name, "mountpoint", "no_subtree_check", "sec=sys", "sync", string(level)}
-	switch squash {
-	case SquashAll:
-		list = append(list, "root_squash", "all_squash")
-	default:
-		list = append(list, string(squash), "no_all_squash")
-	}
+	list = append(list, squash...)
 	slices.Sort(list)
 	return list
+}
+
+// squashing is what exports(5) calls a share's squash, or else the node's. Nobody is the default there, and not printed.
+func squashing(of cairn.Squash, node Squash) []string {
+	var list []string
+	switch of.Mode {
+	case "":
+		return node.options()
+	case cairn.SquashNone:
+		return SquashNone.options()
+	case cairn.SquashRoot:
+		list = SquashRoot.options()
+	default:
+		list = SquashAll.options()
+	}
+	for _, who := range []struct {
+		option string
+		id     uint32
+	}{{anonUID, of.UID}, {anonGID, of.GID}} {
+		if who.id != cairn.Nobody {
+			list = append(list, fmt.Sprintf("%s%d", who.option, who.id))
+		}
+	}
+	return list
+}
+
+const anonUID, anonGID = "anonuid=", "anongid="
+
+func (s Squash) options() []string {
+	if s == SquashAll {
+		return []string{"root_squash", "all_squash"}
+	}
+	return []string{string(s), "no_all_squash"}
 }
 
 // render is the whole exports file.
@@ -104,10 +133,20 @@ func parse(output []byte, root string) (table, error) {
 	return t, nil
 }
 
-// holds reports whether the kernel's table has the grant with all these options.
+// holds reports whether the kernel's table has the grant with all these options, and makes nobody somebody else.
 func (t table) holds(g grant, options []string) bool {
 	have, ok := t[g]
-	return ok && !slices.ContainsFunc(options, func(o string) bool { return !slices.Contains(have, o) })
+	return ok && !slices.ContainsFunc(options, func(o string) bool { return !slices.Contains(have, o) }) &&
+		!slices.ContainsFunc(have, func(o string) bool { return isAnonymous(o) && !slices.Contains(options, o) })
+}
+
+// isAnonymous: the option says who those become who are squashed. Without it they are Nobody.
+func isAnonymous(option string) bool {
+	id, ok := strings.CutPrefix(option, anonUID)
+	if !ok {
+		id, ok = strings.CutPrefix(option, anonGID)
+	}
+	return ok && id != strconv.FormatUint(uint64(cairn.Nobody), 10)
 }
 
 // change is a run of exportfs for several grants.

@@ -51,6 +51,15 @@ func testRecord(t *testing.T) *record.Record {
 func TestRender(t *testing.T) {
 	datadriven.RunTest(t, "testdata/render", func(t *testing.T, d *datadriven.TestData) string {
 		r := testRecord(t)
+		if d.HasArg("share") { // says whom its users become
+			squash := cairn.Squash{Mode: cairn.SquashAll}
+			d.ScanArgs(t, "share", (*string)(&squash.Mode), &squash.UID, &squash.GID)
+			entry, _ := r.Entry(drivers.ExportID{Replica: "0198c000-0000-7000-8000-0000000000a1"})
+			entry.Spec.Squash = squash
+			if err := r.Put(entry.Spec); err != nil {
+				t.Fatal(err)
+			}
+		}
 		want, err := wanted(r.Served(), nil, "/srv/cairn", Squash(d.Cmd))
 		if err != nil {
 			return err.Error()

@@ -136,6 +136,7 @@ func badInput(csr []byte) map[string]bad {
 		"metadata value 10 kB":  {create(&pb.CreateShareRequest{Name: "a", Size: gib, Metadata: map[string]string{"k": long}}), cairn.ErrInvalid, "at most 1023"},
 		"metadata key 10 kB":    {create(&pb.CreateShareRequest{Name: "a", Size: gib, Metadata: map[string]string{long: "v"}}), cairn.ErrInvalid, "at most 255"},
 		"metadata key empty":    {create(&pb.CreateShareRequest{Name: "a", Size: gib, Metadata: map[string]string{"": "v"}}), cairn.ErrInvalid, "empty"},
+		"squash over webdav":    {create(&pb.CreateShareRequest{Name: "a", Size: gib, Protocol: "webdav", Metadata: map[string]string{"nfs:squash": "all"}}), cairn.ErrNotSupported, "is for shares over nfs"},
 		"metadata 129 keys":     {create(&pb.CreateShareRequest{Name: "a", Size: gib, Metadata: manyKeys(129)}), cairn.ErrInvalid, "at most 128"},
 		"project with slash":    {create(&pb.CreateShareRequest{Name: "a", Size: gib, Project: "a/b"}), cairn.ErrInvalid, "not allowed"},
 		"project star":          {create(&pb.CreateShareRequest{Name: "a", Size: gib, Project: "*"}), cairn.ErrInvalid, "not allowed"},

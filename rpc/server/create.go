@@ -169,6 +169,9 @@ func (s *Server) plan(v *fsm.View, c *creation) (fsm.Command, error) {
 		share.Protocol = ""
 	}
 	c.share.Format = share.Format
+	if _, err := cairn.ParseSquash(share.Protocol, share.Metadata); err != nil {
+		return nil, err
+	}
 	c.fenced = share.Protocol == cairn.ProtocolNFS && kind.Failover == cairn.FailoverAuto
 	if c.address != "" && !c.fenced {
 		return nil, fmt.Errorf("service address %s: is for a share over nfs whose type fails over by itself (failover = auto): %w", shown(c.address), cairn.ErrNotSupported)

@@ -146,7 +146,10 @@ func (s *shareService) UpdateShare(ctx context.Context, req *pb.UpdateShareReque
 		}
 	}
 	out, found, err := s.onShare(ctx, req.GetMutation(), req.GetShare(), req.GetProject(),
-		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) { return command(share.ID), nil }, command)
+		func(_ *fsm.View, share *cairn.Share) (fsm.Command, error) {
+			_, err := cairn.ParseSquash(share.Protocol, metadataAfter(share, req))
+			return command(share.ID), err
+		}, command)
 	if err != nil {
 		return nil, err
 	}
@@ -181,13 +184,18 @@ func updated(v *fsm.View, share *cairn.Share, req *pb.UpdateShareRequest) *pb.Sh
 	if req.Description != nil {
 		answer.Description = req.GetDescription()
 	}
-	answer.Metadata = maps.Clone(share.Metadata)
-	maps.DeleteFunc(answer.Metadata, func(key, _ string) bool { return slices.Contains(req.GetRemoveMetadata(), key) })
-	if answer.Metadata == nil {
-		answer.Metadata = map[string]string{}
-	}
-	maps.Copy(answer.Metadata, req.GetSetMetadata())
+	answer.Metadata = metadataAfter(share, req)
 	return answer
+}
+
+func metadataAfter(share *cairn.Share, req *pb.UpdateShareRequest) map[string]string {
+	metadata := maps.Clone(share.Metadata)
+	maps.DeleteFunc(metadata, func(key, _ string) bool { return slices.Contains(req.GetRemoveMetadata(), key) })
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	maps.Copy(metadata, req.GetSetMetadata())
+	return metadata
 }
 
 // SetServiceAddress is described in the proto file.
