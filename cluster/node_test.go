@@ -125,6 +125,30 @@ func TestLeaseEndsBeforeTheNodeIsDown(t *testing.T) {
 	}
 }
 
+// TestWithheldLease: it has run out when Withhold returns, although the node is up, and comes back when it is released.
+func TestWithheldLease(t *testing.T) {
+	t.Parallel()
+	c := clustertest.New(t)
+	c.Grow(3)
+	victim := c.Nodes[2]
+	c.WaitFor("it holds a lease", func() bool { return victim.LeaseValid() })
+	release, err := c.Leader().Withhold(t.Context(), victim.Identity().Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if victim.LeaseValid() {
+		t.Error("it holds a lease that is withheld")
+	}
+	if state := c.Leader().View().Node(victim.Identity().Node).State; state != cairn.NodeUp {
+		t.Errorf("it is committed as %s", state)
+	}
+	release(0)
+	c.WaitFor("it holds a lease again", func() bool { return victim.LeaseValid() })
+	if _, err := victim.Withhold(t.Context(), victim.Identity().Node); err == nil {
+		t.Error("a node that does not lead withholds leases")
+	}
+}
+
 func TestNoQuorum(t *testing.T) {
 	t.Parallel()
 	c := clustertest.New(t)

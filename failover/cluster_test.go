@@ -35,7 +35,7 @@ func TestLeaderAndActivesDie(t *testing.T) {
 			}
 			node := c.Nodes[index].Node
 			failover.New(failover.Config{
-				Viewer: node, Applier: node, Changes: node.Machine(), Asker: answers{}, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+				Viewer: node, Applier: node, Changes: node.Machine(), Asker: answers{}, Leases: node, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 			}).Run(ctx)
 		}}
 	}

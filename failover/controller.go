@@ -48,6 +48,13 @@ type Asker interface {
 	SyncStates(ctx context.Context, node cairn.NodeID, standbys []cairn.ReplicaID) ([]replica.SyncState, error)
 }
 
+// Leases keeps a node that is up from writing.
+type Leases interface {
+	// Withhold returns when the node certainly holds no lease. It gets none before release is called, and then only when its
+	// state contains the log entry of index.
+	Withhold(ctx context.Context, node cairn.NodeID) (release func(index uint64), err error)
+}
+
 // Changes tells of every log entry that changed rows, in order and before the next one is applied; nil is a restore.
 type Changes interface {
 	Subscribe(notify func(changes []fsm.Change)) (cancel func())
@@ -58,6 +65,7 @@ type Config struct {
 	Viewer  Viewer
 	Applier Applier
 	Asker   Asker
+	Leases  Leases
 	Changes Changes
 	Logger  *slog.Logger
 }

@@ -37,6 +37,8 @@ type fixture struct {
 	asked  []string
 	// slow nodes answer after a delay, if the context does not end before.
 	slow map[cairn.NodeID]time.Duration
+	// withheld is whose lease was, and at the end of which entry it may have one again, in order with the commands.
+	withheld []string
 	// between runs after the last answer, before the controller has it.
 	between func()
 }
@@ -247,8 +249,19 @@ func (f *fixture) SyncStates(ctx context.Context, node cairn.NodeID, ids []cairn
 	return states, nil
 }
 
+// Withhold remembers when, and when it was over.
+func (f *fixture) Withhold(_ context.Context, node cairn.NodeID) (release func(uint64), err error) {
+	note := func(text string) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.withheld = append(f.withheld, fmt.Sprintf("%s %s, commands %d", node, text, len(f.commands)))
+	}
+	note("withheld")
+	return func(index uint64) { note(fmt.Sprintf("released at %t", index == f.machine.View().Index())) }, nil
+}
+
 func (f *fixture) controller() *Controller {
-	return New(Config{Viewer: f, Applier: f, Asker: f, Changes: f, Logger: slog.New(slog.NewTextHandler(&f.logged, nil))})
+	return New(Config{Viewer: f, Applier: f, Asker: f, Leases: f, Changes: f, Logger: slog.New(slog.NewTextHandler(&f.logged, nil))})
 }
 
 // lead runs a term and returns what ends it.

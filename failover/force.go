@@ -9,10 +9,10 @@ import (
 	"github.com/cairn-storage/cairn/fsm"
 )
 
-// Prepare asks how far a replica is, and returns what forcing the share over to it would mean: Window is what would be left
+// prepare asks how far a replica is, and returns what forcing the share over to it would mean: Window is what would be left
 // behind at the active one, up to now if that one can still write. Without a replica it is the freshest one, of all that are
 // on nodes that are up. Nothing is decided.
-func (c *Controller) Prepare(ctx context.Context, id cairn.ShareID, to cairn.ReplicaID) (fsm.Failover, error) {
+func (c *Controller) prepare(ctx context.Context, id cairn.ShareID, to cairn.ReplicaID) (fsm.Failover, error) {
 	view, err := c.config.Viewer.ReadView(ctx)
 	if err != nil {
 		return fsm.Failover{}, err
@@ -57,21 +57,55 @@ func advice(to cairn.ReplicaID) string {
 
 // Force makes a standby active on an operator's word, whatever the policy, its state, and whether the active one is up. It
 // returns what is left behind. What the operator's request was goes into meta, as for every command.
+//
+// The active one's node may be up, and not know for a while what was decided. So it is withheld its lease before, and gets one again when it
+// knows: meanwhile nothing on that node is written to that could have a second writer.
 func (c *Controller) Force(ctx context.Context, meta fsm.Meta, share cairn.ShareID, to cairn.ReplicaID) (window time.Duration, err error) {
-	part, err := c.Prepare(ctx, share, to)
+	first, err := c.prepare(ctx, share, to)
 	if err != nil {
 		return 0, err
 	}
-	result, err := c.config.Applier.Apply(ctx, meta, &fsm.FailoverShares{Failovers: []fsm.Failover{part}})
-	switch {
-	case err != nil:
+	node, err := activeNode(c.config.Viewer.View(), share)
+	if err != nil {
 		return 0, err
+	}
+	release, err := c.config.Leases.Withhold(ctx, node)
+	if err != nil {
+		return 0, err
+	}
+	part, err := c.prepare(ctx, share, first.Replica) // what was written until now is left behind, too
+	if err == nil && part.Epoch != first.Epoch {
+		err = fmt.Errorf("share %s: its active replica has changed meanwhile; look again: %w", share, cairn.ErrBusy)
+	}
+	if err != nil {
+		release(0)
+		return 0, err
+	}
+	// Who asked may go; what was proposed must be known, or the node is withheld its lease for the rest of the term.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	result, err := c.config.Applier.Apply(ctx, meta, &fsm.FailoverShares{Failovers: []fsm.Failover{part}})
+	if err != nil {
+		return 0, err
+	}
+	release(result.Index)
+	switch {
 	case result.Err != nil:
 		return 0, result.Err
 	case len(result.Each) > 0 && result.Each[0] != nil:
 		return 0, result.Each[0]
 	}
 	return time.Duration(part.Window), nil
+}
+
+// activeNode is the node of a share's active replica.
+func activeNode(v *fsm.View, id cairn.ShareID) (cairn.NodeID, error) {
+	if share := v.Share(id); share != nil {
+		if row := v.Replica(share.Active); row != nil {
+			return row.Node, nil
+		}
+	}
+	return "", fmt.Errorf("share %q: %w", id, cairn.ErrNotFound)
 }
 
 // eligible returns the standbys that a share may be forced over to: the named one, or all.

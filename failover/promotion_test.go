@@ -3,6 +3,7 @@ package failover
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -167,7 +168,30 @@ func TestForce(t *testing.T) {
 					t.Errorf("window %s, want %s", window, test.window)
 				}
 				f.wantActive("a", test.active)
+				want := []string{"n1 withheld, commands 0", "n1 released at true, commands 1"}
+				if test.want == nil && !slices.Equal(f.withheld, want) || test.want != nil && len(f.withheld) > 0 {
+					t.Errorf("leases: %q; want %q around the command, and nothing without one", f.withheld, want)
+				}
 			})
 		})
 	}
+}
+
+// TestForceChangesItsMind: what became impossible while the lease ran out is refused, and the node gets its lease back.
+func TestForceChangesItsMind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, 3)
+		f.share("a", "manual", 1, 2, 3)
+		asked := 0
+		f.between = func() {
+			if asked++; asked == 2 {
+				f.down(2)
+			}
+		}
+		_, err := f.controller().Force(t.Context(), fsm.Meta{Actor: "user/admin"}, "a", "a-2")
+		if err == nil || len(f.withheld) != 2 {
+			t.Errorf("error %v, leases %q; want a refusal and the lease given back", err, f.withheld)
+		}
+		f.wantActive("a", 1)
+	})
 }

@@ -128,7 +128,7 @@ func (m *machine) boot() *process {
 	p.runtime.Handle(cairn.KindPool, &replica.Sweeper{Actor: p.actor, Wake: p.runtime.Wake})
 	p.copies = replication.NewServer(replication.ServerConfig{Self: p.self, Viewer: p.member, Source: p.actor, Hints: hints, Caller: cluster.Caller})
 	watcher := &replication.Watcher{Self: p.self, State: p.member.Machine(), Conn: p.conns.Conn, Wake: func(id cairn.ReplicaID) { p.wake(string(id)) }}
-	decider = failover.New(failover.Config{Viewer: p.member, Applier: p.member, Asker: client, Changes: p.member.Machine(), Logger: logger})
+	decider = failover.New(failover.Config{Viewer: p.member, Applier: p.member, Asker: client, Leases: p.member, Changes: p.member.Machine(), Logger: logger})
 	close(assembled)
 	p.grpc = grpc.NewServer(grpc.Creds(p.member.ServerCredentials()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true})) // as package rpc/server has it

@@ -12,6 +12,7 @@
 //     outwaits every lease that an earlier leader gave.
 //   - A node is condemned only TTL + Margin after its last heartbeat arrived, and from that moment is refused a lease until
 //     the cluster has committed what became of it.
+//   - What a node is allowed may be taken from it while it is up only when it is withheld its lease, and has none any more.
 //   - A lease is good for a state. A node is granted one only when its own state contains that it is up, and everything that
 //     was committed before this leader's term: what it was allowed before it was condemned may be another's by now.
 package lease
@@ -92,6 +93,7 @@ type Table struct {
 type entry struct {
 	heard     time.Duration
 	condemned bool
+	withheld  int    // by how many
 	since     uint64 // the log entry that its state must contain
 }
 
@@ -111,13 +113,13 @@ func (t *Table) entry(node cairn.NodeID) *entry {
 
 // Heard records a heartbeat of a node whose state contained the log entry of index applied when it was sent, and reports whether
 // it may be answered with a lease. It may not be while the node is condemned, until Settle says what the cluster has
-// committed, nor before the node knows of that. Only one that is condemned loses what it may still hold.
+// committed, nor before the node knows of that, nor while it is withheld. Only one that is condemned loses what it may still hold.
 func (t *Table) Heard(node cairn.NodeID, applied uint64) (grant, condemned bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entry(node)
 	e.heard = t.clock()
-	return !e.condemned && applied >= e.since, e.condemned
+	return !e.condemned && e.withheld == 0 && applied >= e.since, e.condemned
 }
 
 // Silent reports for how long a node has not been heard, in this term.
@@ -155,6 +157,25 @@ func (t *Table) Settle(node cairn.NodeID, up bool, index uint64) {
 	defer t.mu.Unlock()
 	e := t.entry(node)
 	e.condemned, e.since = !up, max(e.since, index)
+}
+
+// Withhold grants a node no lease until Release, and reports whether it may hold one yet: for a TTL, if its clock goes right.
+func (t *Table) Withhold(node cairn.NodeID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entry(node)
+	e.withheld++
+	return !e.condemned
+}
+
+// Release takes back one Withhold. The node gets a lease again when its state contains the log entry of index.
+func (t *Table) Release(node cairn.NodeID, index uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.nodes[node]; e != nil && e.withheld > 0 { // it may have been forgotten meanwhile
+		e.withheld--
+		e.since = max(e.since, index)
+	}
 }
 
 // Forget drops a node that has been removed.

@@ -98,6 +98,40 @@ func TestCondemnedGetsNoLeaseUntilItIsSettled(t *testing.T) {
 	}
 }
 
+func TestWithheldGetsNoLeaseUntilItKnows(t *testing.T) {
+	c := &clock{}
+	table := lease.NewTable(terms, c.read, 7)
+	for range 2 {
+		if !table.Withhold("n1") {
+			t.Error("said that a node which is up holds no lease")
+		}
+	}
+	if grant, condemned := table.Heard("n1", 8); grant || condemned {
+		t.Errorf("withheld twice: granted %v, condemned %v", grant, condemned)
+	}
+	table.Release("n1", 9)
+	if grant, _ := table.Heard("n1", 9); grant {
+		t.Error("granted while it is withheld by another one")
+	}
+	table.Release("n1", 0)
+	if grant, _ := table.Heard("n1", 8); grant {
+		t.Error("granted to a node that does not know what was decided meanwhile")
+	}
+	if grant, _ := table.Heard("n1", 9); !grant {
+		t.Error("refused after it knew")
+	}
+	c.now += terms.TTL + terms.Margin + 1
+	table.Condemn("n1")
+	if table.Withhold("n1") {
+		t.Error("said that a condemned node may hold a lease")
+	}
+	table.Forget("n1")
+	table.Release("n1", 10)
+	if grant, _ := table.Heard("n1", 9); !grant {
+		t.Error("a node that was forgotten is still withheld, or not granted its lease")
+	}
+}
+
 func TestADownNodeOfAnEarlierTermIsNotBackUntilHeard(t *testing.T) {
 	c := &clock{now: time.Hour}
 	table := lease.NewTable(terms, c.read, 0)

@@ -163,7 +163,7 @@ func (n *Node) assemble(ctx context.Context) error {
 		n.runtime.Wake(key)
 	})
 	n.failover = failover.New(failover.Config{
-		Viewer: n.member, Applier: n.member, Asker: n.copies.client, Changes: n.member.Machine(), Logger: n.logger,
+		Viewer: n.member, Applier: n.member, Asker: n.copies.client, Leases: n.member, Changes: n.member.Machine(), Logger: n.logger,
 	})
 
 	n.fencer = &replica.Fencer{Actor: actor, Guard: guard, Wake: n.runtime.Wake}
