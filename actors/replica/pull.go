@@ -57,16 +57,22 @@ func (p *pass) interruptible(ctx context.Context) (_ context.Context, end func()
 func (p *pass) pull(ctx context.Context) error {
 	ctx, end := p.interruptible(ctx)
 	defer end()
+	var last *rolledBack
 	for {
 		again, err := p.pullOne(ctx)
+		back, _ := errors.AsType[*rolledBack](err)
 		switch {
 		case context.Cause(ctx) == errChanged:
 			return fmt.Errorf("%w: %w", errChanged, cairn.ErrStale)
+		case back != nil && (last == nil || last.base != back.base):
+			last = back
 		case err != nil:
 			p.note(func(s *SyncState) { s.Received, s.Total, s.Error = 0, 0, err.Error() })
 			return err
 		case !again:
 			return nil
+		default:
+			last = nil
 		}
 	}
 }
@@ -105,8 +111,6 @@ func (p *pass) pullOne(ctx context.Context) (again bool, err error) {
 		return own
 	})
 	switch {
-	case errors.Is(own, errAgain):
-		return true, nil
 	case errors.Is(own, errRewind):
 		return true, p.rewind(ctx, object, offer)
 	case own != nil:
@@ -160,8 +164,18 @@ func (p *pass) receive(ctx context.Context, receiver drivers.Receiver, object dr
 	return err
 }
 
-// errAgain ends a stream that could not be used as it was: the next one can.
-var errAgain = errors.New("ask again")
+// rolledBack ends a stream that could not be used, because the standby was not at its base. It is there now, so the next stream
+// fits; one that does not either is a fault.
+type rolledBack struct {
+	base cairn.SnapshotID
+	why  error
+}
+
+func (r *rolledBack) Error() string {
+	return fmt.Sprintf("was rolled back to %s, and what follows that does not fit: %v", r.base, r.why)
+}
+
+func (r *rolledBack) Unwrap() error { return r.why }
 
 // follow notes that the standby lacks nothing that was offered to a question asked at that time.
 func (p *pass) follow(offer Offer, newest cairn.SnapshotID, asked time.Time) {

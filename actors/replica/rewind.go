@@ -64,11 +64,7 @@ func (p *pass) rewind(ctx context.Context, object drivers.Object, offer Offer) e
 	if offer.Base == "" {
 		return p.clear(ctx, object)
 	}
-	err = p.rollBack(ctx, object, offer.Base, nil)
-	if errors.Is(err, errAgain) {
-		return nil
-	}
-	return err
+	return p.rollBack(ctx, object, offer.Base, errRewind)
 }
 
 // uncounted refuses to touch what the cluster counts on: who is in sync may be made active at any moment. That it is not is
@@ -137,7 +133,7 @@ func (p *pass) rollBack(ctx context.Context, object drivers.Object, base cairn.S
 	p.forgetAfter(base)
 	p.cfg.Logger.Info("standby rolled back to the newest snapshot that it has in common with the active replica",
 		"replica", p.id, "share", p.want.Share.ID, "snapshot", base)
-	return errAgain
+	return &rolledBack{base, why}
 }
 
 // forgetAfter: what is told of the standby's progress is not there any more.

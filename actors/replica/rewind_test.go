@@ -1,12 +1,16 @@
 package replica
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/fsm"
 )
 
@@ -167,4 +171,35 @@ func TestNothingIsDeletedThatCounts(t *testing.T) {
 	f.wait()
 	f.wait()
 	f.expect("r2", cairn.ReplicaInSync, "newest")
+}
+
+// stubborn is a pool that finds every stream unfit, whatever the standby was rolled back to.
+type stubborn struct {
+	*memoryPool
+	streams int
+}
+
+func (s *stubborn) Receive(context.Context, drivers.ReceiveSpec, io.Reader) error {
+	s.streams++
+	return fmt.Errorf("changed since: %w", cairn.ErrPrecondition)
+}
+
+// TestRollBackThatDoesNotHelp: a standby that was rolled back, and whose next stream does not fit either, has a fault. It does not go on
+// asking for streams in the same pass.
+func TestRollBackThatDoesNotHelp(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.snapshots(1)
+	m := f.nodes["node-2"]
+	pool := &stubborn{memoryPool: m.pool.(*memoryPool)}
+	m.actor.cfg.Pools[cairn.MakePoolID(m.id, "data")] = pool
+	f.write("later")
+	f.now = f.now.Add(defaultInterval)
+	f.pass(f.nodes["node-1"])
+	f.pass(m)
+	if fault := f.View().Replica("r2").Have.Fault; pool.streams != 2 || !strings.Contains(fault.Message, "was rolled back to sync-") {
+		t.Errorf("%d streams in one pass, fault %q; want 2, and what went wrong", pool.streams, fault.Message)
+	}
+	m.actor.cfg.Pools[cairn.MakePoolID(m.id, "data")] = m.pool
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "later")
 }
