@@ -249,9 +249,9 @@ func (c *Cluster) AwaitEmptyPools(ctx context.Context) error {
 }
 
 const (
-	// pollInterval is how often a condition is looked at. One that takes long to look at is looked at less often: the looks must
-	// not be what keeps it from coming true.
-	pollInterval, pollShare = 50 * time.Millisecond, 4
+	// A condition is looked at every pollInterval. One that takes long to look at is looked at less often, since the looks must not be
+	// what keeps it from coming true; but pollLimit later at most: a look that waited for a server may find it at once.
+	pollInterval, pollShare, pollLimit = 50 * time.Millisecond, 4, 500 * time.Millisecond
 	// patience is how long nothing takes that works, not even on an emulated processor.
 	patience = 3 * time.Minute
 )
@@ -275,7 +275,7 @@ func Await(ctx context.Context, what string, condition func(ctx context.Context)
 		if errors.As(err, &fatal) {
 			return fmt.Errorf("%s: %w", what, fatal.error)
 		}
-		if Pause(ctx, max(pollInterval, pollShare*time.Since(began))); ctx.Err() != nil {
+		if Pause(ctx, min(max(pollInterval, pollShare*time.Since(began)), pollLimit)); ctx.Err() != nil {
 			return fmt.Errorf("waiting for %s: %w", what, errors.Join(ctx.Err(), last))
 		}
 	}
