@@ -3,7 +3,10 @@ package consensus
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/cluster/guard"
@@ -45,7 +48,7 @@ func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) erro
 	asked := i.ledger.Mark()
 	lost := make(chan error, 1)
 	go func() { // a main loop that hangs on its disk never answers
-		if err := i.VerifyLeader().Error(); err != nil {
+		if err := i.await(i.VerifyLeader()); err != nil {
 			lost <- err
 		}
 	}()
@@ -65,6 +68,15 @@ func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) erro
 			return errUnproven
 		}
 	}
+}
+
+// await waits for the answer, or until the instance has stopped: what is in Raft's queue then is never answered. Raft's futures have a channel for
+// that, and VerifyLeader (1.7.3) does not set it.
+func (i *instance) await(f raft.Future) error {
+	if stopped := reflect.Indirect(reflect.ValueOf(f)).FieldByName("ShutdownCh"); stopped.IsValid() {
+		stopped.Set(reflect.ValueOf(i.done))
+	}
+	return f.Error()
 }
 
 func (e *Engine) proof(i *instance, term uint64) (guard.Mark, bool) {
