@@ -53,8 +53,8 @@ bin/cairn-failpoints: FORCE
 	$(GO) run ./chaos/failpoint/overlay bin/.failpoints > bin/failpoints.txt
 	$(GO) build -trimpath -overlay bin/.failpoints/overlay.json -o $@ ./cmd/cairn
 
-virtual: ## whole clusters in virtual time: HOURS of them, from SEED on if that is set (chaos/virtual)
-	CAIRN_VIRTUAL_HOURS=$(HOURS) CAIRN_VIRTUAL_SEED=$(SEED) $(GOTEST) -v -count=1 -timeout 30m -run '^TestClusters$$' ./chaos/virtual
+virtual: ## whole clusters in virtual time: HOURS of them, from SEED on, which is drawn if it is not set (chaos/virtual)
+	CAIRN_VIRTUAL_HOURS=$(HOURS) CAIRN_VIRTUAL_SEED=$(or $(SEED),$(shell date +%s)) $(GOTEST) -v -count=1 -timeout 30m -run '^TestClusters$$' ./chaos/virtual
 
 bugs: ## every planted bug applies and compiles, and some are found: other ones every day (chaos/bugs)
 	CAIRN_BUGS=today $(GOTEST) -v -count=1 -timeout 30m ./chaos/bugs
