@@ -39,9 +39,9 @@ sweep: ## every crash point of every driver and of the actors, and real kills
 system: build ## clusters of real server processes
 	$(GOTEST) -count=1 -timeout 30m ./systemtest/...
 
-chaos: build ## real servers under faults, three and five of them: fixed seeds and a drawn one; SEED repeats one, REPORT keeps the pages
+chaos: build ## real servers under faults, three and five of them, by two seeds; SEED is another one, REPORT keeps the pages
 	@set -e; report="$${REPORT:-$$(mktemp -d)}"; echo "reports in $$report"; \
-	for run in $${SEED:-"11 3" "12 5" "$$(date +%N | sed 's/^0*//') 3"}; do set -- $$run; \
+	for run in $${SEED:-"11 3" "12 5"}; do set -- $$run; \
 	  bin/cairn chaos run --seed "$$1" --nodes "$${2:-3}" --duration 30s --settle 90s --report "$$report/$$1"; \
 	done
 
