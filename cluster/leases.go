@@ -33,29 +33,33 @@ func (t *term) heard(node cairn.NodeID, request *peerv1.HeartbeatRequest) (*peer
 	return answer, nil
 }
 
-// Withhold keeps a node that may be up from what needs a lease, at the leader: it gets none until release is called, and Withhold returns
-// when it certainly has none any more. After release the node has to know the log entry of index first. Whoever does not
-// know what became of his command does not call it: the next leader begins with everything that was decided. An error means that
+// Withhold keeps a node that may be up from what needs a lease, at the leader: it gets none before release, and Withhold returns when
+// it certainly has none any more. That holds as long as the leader's term, for the next leader grants leases again. After release the
+// node has to know the log entry of index first; whoever does not know what became of his command does not call it. An error means that
 // nothing is withheld.
-func (n *Node) Withhold(ctx context.Context, node cairn.NodeID) (release func(index uint64), err error) {
+func (n *Node) Withhold(ctx context.Context, node cairn.NodeID) (holds func() bool, release func(index uint64), err error) {
 	t := n.term.Load()
 	if t == nil {
-		return nil, n.notLeader()
+		return nil, nil, n.notLeader()
 	}
+	holds = func() bool { return n.term.Load() == t }
 	release = func(index uint64) { t.leases.Release(node, index) }
 	if !t.leases.Withhold(node) {
-		return release, nil
+		return holds, release, nil
 	}
 	terms := n.config.Timing.Lease
 	wait := time.NewTimer(terms.TTL + terms.Margin)
 	defer wait.Stop()
 	select {
 	case <-wait.C:
-		return release, nil
 	case <-ctx.Done():
 		release(0)
-		return nil, fmt.Errorf("node %s: may still hold a lease: %w: %w", n.nameOf(node), ctx.Err(), cairn.ErrTimeout)
+		return nil, nil, fmt.Errorf("node %s: may still hold a lease: %w: %w", n.nameOf(node), ctx.Err(), cairn.ErrTimeout)
 	}
+	if !holds() {
+		return nil, nil, n.notLeader()
+	}
+	return holds, release, nil
 }
 
 // judgeAll commits who is down, and who is up again.

@@ -50,9 +50,9 @@ type Asker interface {
 
 // Leases keeps a node that is up from writing.
 type Leases interface {
-	// Withhold returns when the node certainly holds no lease. It gets none before release is called, and then only when its
-	// state contains the log entry of index.
-	Withhold(ctx context.Context, node cairn.NodeID) (release func(index uint64), err error)
+	// Withhold returns when the node certainly holds no lease. It gets none before release, and then only when its state contains
+	// the log entry of index; or when holds says no more, for the next leader grants leases.
+	Withhold(ctx context.Context, node cairn.NodeID) (holds func() bool, release func(index uint64), err error)
 }
 
 // Changes tells of every log entry that changed rows, in order and before the next one is applied; nil is a restore.

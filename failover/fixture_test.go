@@ -39,6 +39,7 @@ type fixture struct {
 	slow map[cairn.NodeID]time.Duration
 	// withheld is whose lease was, and at the end of which entry it may have one again, in order with the commands.
 	withheld []string
+	deposed  bool // another one leads by now
 	// between runs after the last answer, before the controller has it.
 	between func()
 }
@@ -250,14 +251,15 @@ func (f *fixture) SyncStates(ctx context.Context, node cairn.NodeID, ids []cairn
 }
 
 // Withhold remembers when, and when it was over.
-func (f *fixture) Withhold(_ context.Context, node cairn.NodeID) (release func(uint64), err error) {
+func (f *fixture) Withhold(_ context.Context, node cairn.NodeID) (holds func() bool, release func(uint64), err error) {
 	note := func(text string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.withheld = append(f.withheld, fmt.Sprintf("%s %s, commands %d", node, text, len(f.commands)))
 	}
 	note("withheld")
-	return func(index uint64) { note(fmt.Sprintf("released at %t", index == f.machine.View().Index())) }, nil
+	holds = func() bool { return !f.deposed }
+	return holds, func(index uint64) { note(fmt.Sprintf("released at %t", index == f.machine.View().Index())) }, nil
 }
 
 func (f *fixture) controller() *Controller {

@@ -69,13 +69,16 @@ func (c *Controller) Force(ctx context.Context, meta fsm.Meta, share cairn.Share
 	if err != nil {
 		return 0, err
 	}
-	release, err := c.config.Leases.Withhold(ctx, node)
+	holds, release, err := c.config.Leases.Withhold(ctx, node)
 	if err != nil {
 		return 0, err
 	}
 	part, err := c.prepare(ctx, share, first.Replica) // what was written until now is left behind, too
 	if err == nil && part.Epoch != first.Epoch {
 		err = fmt.Errorf("share %s: its active replica has changed meanwhile; look again: %w", share, cairn.ErrBusy)
+	}
+	if err == nil && !holds() {
+		err = fmt.Errorf("share %s: the leader has changed meanwhile; try again: %w", share, cairn.ErrUnavailable)
 	}
 	if err != nil {
 		release(0)

@@ -179,19 +179,26 @@ func TestForce(t *testing.T) {
 
 // TestForceChangesItsMind: what became impossible while the lease ran out is refused, and the node gets its lease back.
 func TestForceChangesItsMind(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, 3)
-		f.share("a", "manual", 1, 2, 3)
-		asked := 0
-		f.between = func() {
-			if asked++; asked == 2 {
-				f.down(2)
-			}
-		}
-		_, err := f.controller().Force(t.Context(), fsm.Meta{Actor: "user/admin"}, "a", "a-2")
-		if err == nil || len(f.withheld) != 2 {
-			t.Errorf("error %v, leases %q; want a refusal and the lease given back", err, f.withheld)
-		}
-		f.wantActive("a", 1)
-	})
+	for name, meanwhile := range map[string]func(f *fixture){
+		"the node is down": func(f *fixture) { f.down(2) },
+		"another leader":   func(f *fixture) { f.deposed = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, 3)
+				f.share("a", "manual", 1, 2, 3)
+				asked := 0
+				f.between = func() {
+					if asked++; asked == 2 {
+						meanwhile(f)
+					}
+				}
+				before := len(f.commands)
+				_, err := f.controller().Force(t.Context(), fsm.Meta{Actor: "user/admin"}, "a", "a-2")
+				if err == nil || len(f.withheld) != 2 {
+					t.Errorf("error %v after %q, leases %q; want a refusal and the lease given back", err, f.commands[before:], f.withheld)
+				}
+			})
+		})
+	}
 }
