@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -84,14 +85,21 @@ func (c *Controller) Force(ctx context.Context, meta fsm.Meta, share cairn.Share
 		release(0)
 		return 0, err
 	}
-	// Who asked may go; what was proposed must be known, or the node is withheld its lease for the rest of the term.
+	// Who asked may go; what was proposed must be known, or the node is withheld its lease for the rest of the term: the decision
+	// may come yet.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
 	defer cancel()
 	result, err := c.config.Applier.Apply(ctx, meta, &fsm.FailoverShares{Failovers: []fsm.Failover{part}})
+	certain := errors.Is(err, cairn.ErrUnavailable) || errors.Is(err, cairn.ErrUpgrade) // that nothing was done
+	switch {
+	case err == nil:
+		release(result.Index)
+	case certain && !errors.Is(err, cairn.ErrUnknownOutcome):
+		release(0)
+	}
 	if err != nil {
 		return 0, err
 	}
-	release(result.Index)
 	switch {
 	case result.Err != nil:
 		return 0, result.Err

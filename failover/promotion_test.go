@@ -202,3 +202,29 @@ func TestForceChangesItsMind(t *testing.T) {
 		})
 	}
 }
+
+// TestForceWithoutAnAnswer: the node gets its lease back when certainly nothing was decided, and not when something may have been.
+func TestForceWithoutAnAnswer(t *testing.T) {
+	for _, test := range []struct {
+		err  error
+		want int // entries of whose lease was withheld and given back
+	}{
+		{cairn.ErrUnavailable, 2},
+		{cairn.ErrUpgrade, 2},
+		{cairn.ErrUnknownOutcome, 1},
+		{fmt.Errorf("%w: %w", cairn.ErrUnavailable, cairn.ErrUnknownOutcome), 1},
+		{errors.New("disk"), 1},
+	} {
+		t.Run(test.err.Error(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFixture(t, 3)
+				f.share("a", "manual", 1, 2, 3)
+				f.before = func(fsm.Command) (bool, error) { return false, test.err }
+				_, err := f.controller().Force(t.Context(), fsm.Meta{Actor: "user/admin"}, "a", "a-2")
+				if !errors.Is(err, test.err) || len(f.withheld) != test.want {
+					t.Errorf("error %v, leases %q; want %v and %d entries", err, f.withheld, test.err, test.want)
+				}
+			})
+		})
+	}
+}
