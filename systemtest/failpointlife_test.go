@@ -430,7 +430,7 @@ func (c *cluster) wholeNow(ctx context.Context) (bool, error) {
 		}
 	}
 	for _, s := range c.Servers() {
-		got, err := objects(s)
+		got, err := s.Everything()
 		if err != nil {
 			return false, err
 		}

@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cairn-storage/cairn/chaos/local"
 )
 
 const (
@@ -101,7 +100,7 @@ func (c *cluster) inOrder(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	for _, s := range c.Servers() {
-		got, err := objects(s)
+		got, err := s.Everything()
 		if err != nil {
 			return false, err
 		}
@@ -112,23 +111,4 @@ func (c *cluster) inOrder(ctx context.Context) (bool, error) {
 	}
 	state, err := c.Agree(ctx)
 	return state.Index > 0, err
-}
-
-// objects lists replicas, and their snapshots as replica/snapshot, and whatever else is in the pool. Sorted.
-func objects(s *local.Server) ([]string, error) {
-	all, err := s.Objects()
-	if err != nil {
-		return nil, err
-	}
-	for _, replica := range slices.Clone(all) {
-		for _, dir := range []string{"snapshots", "work", "staging", "revert"} {
-			inside, err := s.Inside(replica, dir)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, inside...)
-		}
-	}
-	slices.Sort(all)
-	return all, nil
 }

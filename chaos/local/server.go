@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -209,6 +210,25 @@ const (
 	poolMark = ".cairn-pool"
 	workDir  = ".cairn-work"
 )
+
+// Everything lists replicas, what each holds beside its data as replica/snapshots/snapshot, and whatever else is in the pool. Sorted.
+func (s *Server) Everything() ([]string, error) {
+	all, err := s.Objects()
+	if err != nil {
+		return nil, err
+	}
+	for _, replica := range slices.Clone(all) {
+		for _, dir := range []string{"snapshots", "work", "staging", "revert"} {
+			inside, err := s.Inside(replica, dir)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, inside...)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
 
 // Inside lists what lies in a directory of an object, with the whole path in the pool. An object without it holds nothing.
 func (s *Server) Inside(object, dir string) ([]string, error) {

@@ -45,22 +45,12 @@ func (r *run) lookAtDisks(ctx context.Context, f *model.Final) error {
 // syncPoint begins the names of the snapshots that Cairn cuts for itself; they have no rows.
 const syncPoint = "sync-"
 
-// objects lists replicas and their snapshots as replica/snapshots/snapshot, and whatever else is in the pool.
+// objects is everything in a pool but the snapshots that Cairn cuts for itself.
 func objects(s *local.Server) ([]string, error) {
-	all, err := s.Objects()
-	if err != nil {
-		return nil, err
-	}
-	for _, replica := range slices.Clone(all) {
-		for _, dir := range []string{"snapshots", "work", "staging", "revert"} {
-			inside, err := s.Inside(replica, dir)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, slices.DeleteFunc(inside, func(name string) bool { return strings.HasPrefix(filepath.Base(name), syncPoint) })...)
-		}
-	}
-	return all, nil
+	all, err := s.Everything()
+	return slices.DeleteFunc(all, func(name string) bool {
+		return strings.Contains(name, "/") && strings.HasPrefix(filepath.Base(name), syncPoint)
+	}), err
 }
 
 // wanted is what has a row. A diverged snapshot is wanted where it is, since its rows say no more than that it is somewhere.
