@@ -19,7 +19,7 @@ type history struct {
 	registers map[string][]operation
 	asked     map[string]map[int64]time.Time // when each value was first asked to be written
 	lines     map[cairn.ShareID][]line
-	cuts      map[cairn.SnapshotID]string // contents of snapshots that were acknowledged
+	cuts      map[cairn.SnapshotID]string // contents of snapshots that were acknowledged; of the judging goroutine alone
 	wrong     []string
 }
 
@@ -78,6 +78,13 @@ func (h *history) wrote(l line, share cairn.ShareID, others []string) {
 		h.blame("two writers: share %s takes writes on node %s in epoch %d, and on %s", share, l.node, l.epoch, other)
 	}
 	h.lines[share] = append(h.lines[share], l)
+}
+
+// acknowledged lists the writes to a share that were acknowledged up to now.
+func (h *history) acknowledged(share cairn.ShareID) []line {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.lines[share])
 }
 
 // oneWriter judges all acknowledged writes by what the copies themselves said: each epoch has one node, and none comes back.

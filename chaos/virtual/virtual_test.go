@@ -208,6 +208,7 @@ func (t *trouble) checkStates() {
 func (t *trouble) checkLines() {
 	v := t.leader().member.View()
 	for _, share := range t.shares {
+		acknowledged := t.history.acknowledged(share) // before the copies are read: users go on writing
 		kept := strings.Join(t.seen, "")
 		for row := range v.ReplicasOf(share) {
 			if row.Role == cairn.RoleActive {
@@ -231,7 +232,7 @@ func (t *trouble) checkLines() {
 		for _, text := range strings.Split(kept, "\n") {
 			there[text] = true
 		}
-		for _, l := range t.history.lines[share] {
+		for _, l := range acknowledged {
 			if !there[l.text] {
 				t.fail("lost: line %s of share %s was acknowledged on node %s in epoch %d at %s, and is nowhere", l.text, share, l.node, l.epoch, t.history.clock(l.at))
 				break
