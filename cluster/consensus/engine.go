@@ -47,12 +47,13 @@ type lifetime struct {
 // instance is one life of the Raft library.
 type instance struct {
 	*raft.Raft
-	ledger *guard.Ledger
-	notify chan bool
-	leader chan raft.Observation
-	done   chan struct{} // closed when it has stopped, or should have
-	once   sync.Once
-	err    error // of stopping
+	transport *guard.Transport
+	ledger    *guard.Ledger
+	notify    chan bool
+	leader    chan raft.Observation
+	done      chan struct{} // closed when it has stopped, or should have
+	once      sync.Once
+	err       error // of stopping
 }
 
 // Open opens or creates the stores and starts Raft. found, if set, is the configuration of a new cluster, used if the
@@ -93,7 +94,7 @@ func (e *Engine) start(found *raft.Configuration, again bool) error {
 		Stream: e.config.Streams(), Logger: config.Logger, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: e.config.Timing.RPC,
 		MsgpackUseNewTimeFormat: true,
 	})
-	transport := guard.NewTransport(wire, e.stores.disk, e.config.Timing.DiskLimit, i.ledger)
+	i.transport = guard.NewTransport(wire, e.stores.disk, e.config.Timing.DiskLimit, i.ledger)
 	cached, err := raft.NewLogCache(logCache, e.stores.logs)
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
@@ -101,14 +102,14 @@ func (e *Engine) start(found *raft.Configuration, again bool) error {
 	if found != nil {
 		empty, err := e.stores.empty()
 		if err == nil && empty {
-			err = raft.BootstrapCluster(config, cached, e.stores.vote, e.stores.snapshots, transport, *found)
+			err = raft.BootstrapCluster(config, cached, e.stores.vote, e.stores.snapshots, i.transport, *found)
 		}
 		if err != nil {
-			return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+			return errors.Join(fmt.Errorf("raft: %w", err), i.transport.Close())
 		}
 	}
-	if i.Raft, err = raft.NewRaft(config, e.machine, cached, e.stores.vote, e.stores.snapshots, transport); err != nil {
-		return errors.Join(fmt.Errorf("raft: %w", err), transport.Close())
+	if i.Raft, err = raft.NewRaft(config, e.machine, cached, e.stores.vote, e.stores.snapshots, i.transport); err != nil {
+		return errors.Join(fmt.Errorf("raft: %w", err), i.transport.Close())
 	}
 	i.RegisterObserver(raft.NewObserver(i.leader, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)

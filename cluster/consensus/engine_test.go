@@ -275,21 +275,6 @@ func TestAbandonedBarrier(t *testing.T) {
 	}
 }
 
-// TestProofEndsWithTheInstance: Raft that has stopped never answers what is in its queue. Who waits for that goes when the instance does.
-func TestProofEndsWithTheInstance(t *testing.T) {
-	at := address(t)
-	e := open(t, "n1", t.TempDir(), at, alone("n1", at))
-	waitFor(t, "the term has begun", e.Leading)
-	stopped := &instance{Raft: e.Raft(), done: make(chan struct{})}
-	close(stopped.done)
-	for range 1000 { // it may be answered before anybody looks
-		if errors.Is(stopped.await(stopped.VerifyLeader()), raft.ErrRaftShutdown) {
-			return
-		}
-	}
-	t.Error("a proof is waited for although the instance has stopped")
-}
-
 // TestApplyOfTheDead: every way to fail says whether anything was done.
 func TestApplyOfTheDead(t *testing.T) {
 	for _, test := range []struct {

@@ -3,7 +3,6 @@ package consensus
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -21,8 +20,7 @@ var errUnproven = fmt.Errorf("leader: could not prove in time that it still lead
 // node's state has reached. Concurrent callers share a round of proof, but only one that began after they asked.
 func (e *Engine) ReadIndex(ctx context.Context) (uint64, error) { return e.reads.Do(ctx) }
 
-// readRound is thesis 6.4 with the proof from the ledger: Raft's own VerifyLeader also counts answers to what was sent
-// before it was asked.
+// readRound is thesis 6.4 with the proof from the ledger.
 func (e *Engine) readRound(ctx context.Context) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -42,19 +40,18 @@ func (e *Engine) readRound(ctx context.Context) (uint64, error) {
 	return command, nil
 }
 
-// proveLeader returns once a majority has acknowledged, in this term, what was sent after the call began. One request makes Raft
-// send heartbeats; it is the ledger that says when the right ones were answered, which is before Raft has counted them.
+// proveLeader returns once a majority has acknowledged, in this term, what was sent after the call began. Raft's own VerifyLeader goes by
+// its main loop, which may hang on a disk, and counts answers to what was sent before.
 func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) error {
 	asked := i.ledger.Mark()
-	lost := make(chan error, 1)
-	go func() { // a main loop that hangs on its disk never answers
-		if err := i.await(i.VerifyLeader()); err != nil {
-			lost <- err
+	for _, server := range e.Servers() {
+		if server.Suffrage == raft.Voter && server.ID != e.config.ID {
+			i.transport.Heartbeat(server, e.config.ID, term)
 		}
-	}()
+	}
 	for {
-		heard := i.ledger.Heard()
-		if i.CurrentTerm() != term {
+		heard, changed := i.ledger.Heard(), e.LeaderChanged()
+		if i.CurrentTerm() != term || i.State() != raft.Leader {
 			return ErrNotLeader
 		}
 		if proof, ok := e.proof(i, term); ok && proof.Since(asked) {
@@ -62,21 +59,11 @@ func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) erro
 		}
 		select {
 		case <-heard:
-		case <-lost:
-			return ErrNotLeader
+		case <-changed:
 		case <-ctx.Done():
 			return errUnproven
 		}
 	}
-}
-
-// await waits for the answer, or until the instance has stopped: what is in Raft's queue then is never answered. Raft's futures have a channel for
-// that, and VerifyLeader (1.7.3) does not set it.
-func (i *instance) await(f raft.Future) error {
-	if stopped := reflect.Indirect(reflect.ValueOf(f)).FieldByName("ShutdownCh"); stopped.IsValid() {
-		stopped.Set(reflect.ValueOf(i.done))
-	}
-	return f.Error()
 }
 
 func (e *Engine) proof(i *instance, term uint64) (guard.Mark, bool) {

@@ -3,6 +3,7 @@ package guard_test
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,25 +104,44 @@ func TestStaleVerify(t *testing.T) {
 	})
 }
 
-// TestOneRequestProves asks while a heartbeat to everybody is under way: those answers prove nothing, and the next ones come
-// without being asked for again, and long before a heartbeat is due.
-func TestOneRequestProves(t *testing.T) {
+// TestHeartbeat asks for proof while answers to everybody are held back, Raft's and one of a request before: those prove nothing. However often
+// it is asked meanwhile, one message waits for each peer, and leaves by itself, long before Raft's next heartbeat is due.
+func TestHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		members := cluster(t, 3, true, heartbeat)
 		first := leader(t, members, 10*time.Second)
 		<-time.After(time.Second)
-		release := first.wire.hold(func(_ raft.ServerID, r *raft.AppendEntriesRequest) bool { return r.LeaderCommitIndex == 0 }) // heartbeats
-		for seen := map[raft.ServerID]bool{}; len(seen) < 2; {
-			seen[<-first.wire.late] = true
+		term := first.CurrentTerm()
+		ask := func() {
+			for _, m := range members {
+				if m != first {
+					first.transport.Heartbeat(raft.Server{ID: m.id, Address: raft.ServerAddress(m.id)}, first.id, term)
+				}
+			}
 		}
+		var sent atomic.Int32
+		release := first.wire.hold(func(_ raft.ServerID, r *raft.AppendEntriesRequest) bool {
+			if r.LeaderCommitIndex > 0 {
+				return false // not a heartbeat
+			}
+			sent.Add(1)
+			return true
+		})
+		ask()
+		<-time.After(2 * heartbeat) // Raft's own are under way, too
 		asked := first.ledger.Mark()
-		first.VerifyLeader()
-		<-time.After(time.Microsecond) // it is registered
+		for range 100 {
+			ask()
+		}
+		<-time.After(time.Microsecond)
+		if sent := sent.Load(); sent != 4 {
+			t.Errorf("%d heartbeats are under way to two peers that do not answer, want Raft's and ours to each", sent)
+		}
 		began := time.Now()
 		release()
 		for proven := false; !proven; {
 			heard := first.ledger.Heard()
-			proof, ok := first.ledger.Proof(first.CurrentTerm(), []raft.ServerID{"n1", "n2", "n3"}, first.id)
+			proof, ok := first.ledger.Proof(term, []raft.ServerID{"n1", "n2", "n3"}, first.id)
 			if proven = ok && proof.Since(asked); !proven {
 				<-heard
 			}

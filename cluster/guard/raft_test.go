@@ -27,7 +27,9 @@ type member struct {
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
 	wire   *wire
-	ledger *guard.Ledger
+
+	ledger    *guard.Ledger
+	transport *guard.Transport
 }
 
 // disk is a log store whose writes can hang.
@@ -138,7 +140,8 @@ func (m *member) start(t *testing.T, guarded bool, timeout time.Duration) {
 		d := guard.NewDisk()
 		began := time.Now()
 		m.ledger = guard.NewLedger(func() time.Duration { return time.Since(began) })
-		transport, logs = guard.NewTransport(m.wire, d, diskLimit, m.ledger), d.Watch(m.disk)
+		m.transport = guard.NewTransport(m.wire, d, diskLimit, m.ledger)
+		transport, logs = m.transport, d.Watch(m.disk)
 	}
 	r, err := raft.NewRaft(config, state{}, logs, m.stable, m.snaps, transport)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -27,11 +28,14 @@ type Transport struct {
 	disk   *Disk
 	limit  time.Duration
 	ledger *Ledger
+
+	mu   sync.Mutex
+	next map[raft.ServerID]*raft.AppendEntriesRequest // of each peer that a heartbeat is under way to: the one to follow, or nil
 }
 
 // NewTransport guards a transport. limit is how long a local write may take before the node falls silent.
 func NewTransport(inner Inner, disk *Disk, limit time.Duration, ledger *Ledger) *Transport {
-	return &Transport{Inner: inner, disk: disk, limit: limit, ledger: ledger}
+	return &Transport{Inner: inner, disk: disk, limit: limit, ledger: ledger, next: make(map[raft.ServerID]*raft.AppendEntriesRequest)}
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -52,6 +56,38 @@ func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, reque
 		t.ledger.acknowledge(id, request.Term, mark)
 	}
 	return nil
+}
+
+// Heartbeat sends a heartbeat of this node as the leader of term, besides those of Raft. It does not wait for the answer, which goes into
+// the ledger. One that is asked for while another is under way to the same peer leaves after that; a peer that does not answer holds up one
+// goroutine, for as long as the real transport lets a request take.
+func (t *Transport) Heartbeat(peer raft.Server, self raft.ServerID, term uint64) {
+	address := t.EncodePeer(self, t.LocalAddr())
+	request := &raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: address}, Term: term, Leader: address,
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, underWay := t.next[peer.ID]
+	if underWay {
+		t.next[peer.ID] = request
+		return
+	}
+	t.next[peer.ID] = nil
+	go t.heartbeats(peer, request)
+}
+
+func (t *Transport) heartbeats(peer raft.Server, request *raft.AppendEntriesRequest) {
+	for request != nil {
+		_ = t.AppendEntries(peer.ID, peer.Address, request, &raft.AppendEntriesResponse{}) // no answer is no proof, and Raft says why
+		t.mu.Lock()
+		if request = t.next[peer.ID]; request != nil {
+			t.next[peer.ID] = nil
+		} else {
+			delete(t.next, peer.ID)
+		}
+		t.mu.Unlock()
+	}
 }
 
 // Close implements raft.WithClose.
