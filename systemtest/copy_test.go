@@ -87,6 +87,7 @@ func (k *copier) end(more string, shares ...string) {
 // TestCopyElsewhere: a share from a snapshot whose pool takes no more is sent to another pool: on another node, whose server is
 // killed meanwhile, and on the same one.
 func TestCopyElsewhere(t *testing.T) {
+	t.Parallel()
 	var more string
 	k := startCopier(t, 3, "6GiB", func(_ *cluster, _ *local.Server, path string) { more = path })
 	k.cli("share", "create", "nowhere", "--from-snapshot", "docs/s").refused(t, exitPrecondition, "n1/data: capacity: 4GiB of", "n1/more: frozen", "n2/data: frozen")
@@ -115,6 +116,7 @@ func TestCopyElsewhere(t *testing.T) {
 
 // TestCopyBtrfs is a copy between two pools of btrfs.
 func TestCopyBtrfs(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("mounts file systems: run as root")
 	}

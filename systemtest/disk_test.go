@@ -16,6 +16,7 @@ import (
 // TestPoolFull: on a full disk an upload is refused and leaves the old file, a snapshot waits with the reason and is finished
 // when there is room again, and nothing is left over.
 func TestPoolFull(t *testing.T) {
+	t.Parallel()
 	withMounts(t, func(t *testing.T) {
 		c := prepare(t)
 		first, err := c.Prepare()
@@ -57,6 +58,7 @@ func TestPoolFull(t *testing.T) {
 // TestRaftLogFull: a voter whose disk is full takes part no more, and the others go on. When there is room again it is back
 // with the same state.
 func TestRaftLogFull(t *testing.T) {
+	t.Parallel()
 	for _, who := range []string{"leader", "follower"} {
 		t.Run(who, func(t *testing.T) { testRaftLogFull(t, who == "leader") })
 	}

@@ -69,6 +69,7 @@ func faultyDisk(t *testing.T, at string) *disk.Disk {
 // TestHungDisk: the disk of the leader hangs. Another server leads and takes writes within 5 s; when the disk answers again the
 // old leader follows.
 func TestHungDisk(t *testing.T) {
+	t.Parallel()
 	withFaultyDisks(t, 3, func(t *testing.T, f *faulty) {
 		old := f.leader()
 		began := time.Now()
@@ -87,6 +88,7 @@ func TestHungDisk(t *testing.T) {
 // TestFailingDisk: the disk of the leader refuses every write. Another server leads; the old one says so and goes on
 // when the disk is good again.
 func TestFailingDisk(t *testing.T) {
+	t.Parallel()
 	withFaultyDisks(t, 3, func(t *testing.T, f *faulty) {
 		old := f.leader()
 		began := time.Now()
@@ -108,6 +110,7 @@ func TestFailingDisk(t *testing.T) {
 
 // TestSlowDisk: the disk of a follower takes 300 ms for everything. The others do not wait for it.
 func TestSlowDisk(t *testing.T) {
+	t.Parallel()
 	withFaultyDisks(t, 3, func(t *testing.T, f *faulty) {
 		leader := f.leader()
 		var slow *local.Server
@@ -127,6 +130,7 @@ func TestSlowDisk(t *testing.T) {
 
 // TestLostWrites: all servers are killed, and what they had not synced is lost, or torn. What was acknowledged is there.
 func TestLostWrites(t *testing.T) {
+	t.Parallel()
 	for _, torn := range []bool{false, true} {
 		t.Run(fmt.Sprintf("torn=%t", torn), func(t *testing.T) {
 			withFaultyDisks(t, 3, func(t *testing.T, f *faulty) {
@@ -207,6 +211,7 @@ func (f *faulty) recovered(s *local.Server, n int) {
 // TestPowerLoss: everything of a server lies on one ext4, which is put aside as it is at the moment at which something was
 // acknowledged: with nothing that the kernel still holds back. The server that is started on that has all of it.
 func TestPowerLoss(t *testing.T) {
+	t.Parallel()
 	withMounts(t, func(t *testing.T) {
 		if os.Geteuid() != 0 {
 			t.Skip("needs a loop device: run as root")

@@ -12,6 +12,7 @@ import (
 // TestDivergedIsKept: what the old active replica alone has is explained while nobody may take over, and afterwards listed, copied
 // to a share of its own, and discarded.
 func TestDivergedIsKept(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	s := c.makeCopiedBy("manual", "1h", "docs", "1GiB", 2) // nothing is synced by itself
 	old := s.host()

@@ -17,6 +17,7 @@ import (
 // TestDrill tries out a failover beside a client that writes. Then the standby's server is killed in the middle of a drill, and
 // then the active replica's: no clone stays, and the next drill is as good as the first.
 func TestDrill(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	s := c.makeCopiedBy("manual", "300ms", "docs", "1GiB", 2)
 	files, err := s.files(t.Context())

@@ -17,6 +17,7 @@ import (
 // TestReplicaFull: the disk of a standby is full. The active replica goes on taking writes and snapshots, the other standby
 // follows, and what is told of the full one says why it does not. When there is room again it catches up by itself.
 func TestReplicaFull(t *testing.T) {
+	t.Parallel()
 	withMounts(t, func(t *testing.T) {
 		c := prepare(t)
 		var small *local.Server

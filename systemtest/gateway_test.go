@@ -14,6 +14,7 @@ import (
 // TestSameURL: a client keeps the URL of a node that has nothing to do with the share, and writes through it while the node of
 // the active replica is killed. It sees one long request, and at most one whose outcome nobody knows.
 func TestSameURL(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	s := c.makeCopied("docs", 2)
 	share, err := s.show(t.Context())

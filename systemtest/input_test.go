@@ -68,6 +68,7 @@ var refusals = []struct {
 
 // TestBadInput: every bad input has one clear line, its exit code, and leaves the replicated state as it was, bit for bit.
 func TestBadInput(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	docs := c.makeShare("docs", "1GiB")
 	c.put(docs, "file", bytes.Repeat([]byte("x"), 8<<20))

@@ -36,6 +36,7 @@ func randomSeed(t *testing.T) uint64 {
 // files. Afterwards everything converges, every acknowledged file is there, and the pools hold what the state says and nothing
 // else.
 func TestKills(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	seed := randomSeed(t)
 	docs := c.makeShare("docs", "1GiB")

@@ -54,6 +54,7 @@ func (c *cluster) touched(ctx context.Context, s *local.Server, share string) (i
 // TestVotersAndOthers: of seven members five vote. A voter that is removed is replaced by one of the others; two dead voters
 // of five stop nothing.
 func TestVotersAndOthers(t *testing.T) {
+	t.Parallel()
 	c := start(t, 7)
 	c.must(nil, "share", "create", "docs", "--size", "1GiB")
 	status, err := c.Status(t.Context(), c.Servers()[0])
@@ -116,6 +117,7 @@ func (c *cluster) voter(among []*local.Server) *local.Server {
 
 // TestAllAtOnce: power is lost and comes back. Every committed change and every acknowledged file is there.
 func TestAllAtOnce(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	docs := c.makeShare("docs", "1GiB")
 	c.put(docs, "file", []byte("acknowledged"))
@@ -148,6 +150,7 @@ func TestAllAtOnce(t *testing.T) {
 // TestLongAbsence: a node that was away while much happened has the same state soon after it is back. (That it also comes back
 // from a snapshot, when the log behind it is gone, is tested in package cluster with a short log.)
 func TestLongAbsence(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	c.must(nil, "share", "create", "docs", "--size", "1GiB")
 	away := c.follower(c.without(nil, "docs"))
@@ -169,6 +172,7 @@ func TestLongAbsence(t *testing.T) {
 // TestRemovedNode: a removed server ends by itself and says why; started again it says it again, and the cluster does not
 // take it back without a new token.
 func TestRemovedNode(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	removed := c.follower(c.Servers())
 	c.must(nil, "node", "remove", removed.Name)
@@ -190,6 +194,7 @@ func TestRemovedNode(t *testing.T) {
 
 // TestRollingRestart: servers are restarted one after the other while clients go on. A client sees nothing of it but time.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	c.must(nil, "share", "create", "docs", "--size", "1GiB")
 	cfg, err := c.ClientConfig(c.Servers()...)

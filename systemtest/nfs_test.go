@@ -97,6 +97,7 @@ func (s *nfsShare) refused(what, name string, args ...string) {
 
 // TestShareOverNFS: a share on a directory is served by Ganesha to a real NFS client, with rules that hold.
 func TestShareOverNFS(t *testing.T) {
+	t.Parallel()
 	s := startNFS(t)
 	s.refused("a read without a rule", "nfs-cat", s.at("file"))
 	s.must(nil, "access", "allow", "docs", "ip", "127.0.0.0/8", "rw")

@@ -35,6 +35,7 @@ const attempt = 5 * time.Second
 // that went on without it is put in the place of the Ganesha that died with it; then the server is stopped for longer than its
 // lease, and its Ganesha goes on. From when the next node serves, nobody reaches the old one.
 func TestNFSFailover(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("makes networks and runs NFS servers: run as root")
 	}

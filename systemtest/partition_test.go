@@ -15,6 +15,7 @@ import (
 // says is lost, or what it is told, or both. Another server takes over, and from its first acknowledged write on the old one
 // acknowledges none, also when it is started again, still cut off and with the epoch of before.
 func TestPartition(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, 3, func(t *testing.T, n *network) {
 		n.check(n.Start(t.Context(), 3))
 		s := n.makeCopied("docs", 3)

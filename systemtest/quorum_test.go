@@ -17,6 +17,7 @@ import (
 // TestNoQuorum: with one of three servers left nothing can be changed, and whoever tries learns so soon. What the server
 // knows can still be read on request, and the share that it hosts is served.
 func TestNoQuorum(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	docs := c.makeShare("docs", "1GiB")
 	c.put(docs, "file", []byte("before"))
@@ -74,6 +75,7 @@ func TestNoQuorum(t *testing.T) {
 // TestLeaderStopped: a leader that stands still for a while loses its office; when it goes on it must not answer a read with
 // what it remembers.
 func TestLeaderStopped(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	c.must(nil, "share", "create", "docs", "--size", "1GiB")
 	c.check(c.touch(t.Context(), "docs", 0))

@@ -18,6 +18,7 @@ const quickStart = "<!-- quick start: tested by systemtest -->"
 // TestQuickStart does what a new user does: it copies the commands of the README into a shell, in a copy of the repository
 // and with a home directory of its own. Every command has to succeed.
 func TestQuickStart(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("starts server processes: run without -short")
 	}

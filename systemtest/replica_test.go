@@ -152,6 +152,7 @@ func (s *copied) follow() {
 // TestPromoteAndFailover moves a share around by promotions and by kill -9 of its node. What was synced is there, what was not is
 // kept by the old node, and that one comes back by itself.
 func TestPromoteAndFailover(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	s := c.makeCopied("docs", 3)
 	s.write("planned", "one")
@@ -184,6 +185,7 @@ func TestPromoteAndFailover(t *testing.T) {
 // TestStoppedActive stops the active replica's server for longer than its lease. When it goes on another node has taken over: what
 // comes to its URL is refused, or goes to that one.
 func TestStoppedActive(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	s := c.makeCopied("docs", 2)
 	s.write("synced", "one")
@@ -213,6 +215,7 @@ func TestStoppedActive(t *testing.T) {
 
 // TestDrainPromotes: a node that drains gives its active replicas away, and can be left then.
 func TestDrainPromotes(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	s := c.makeCopied("docs", 2)
 	s.write("file", "one")

@@ -8,6 +8,7 @@ import (
 // TestRevertThenRead: when `share revert` returns the share is served, with the content of the snapshot. A script that reads in
 // its next line must not find that nobody answers.
 func TestRevertThenRead(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	docs := c.makeShare("docs", "1GiB")
 	c.put(docs, "file", []byte("before"))

@@ -42,6 +42,7 @@ func occupy(t *testing.T, address string) {
 
 // TestServerRefuses: a server that cannot serve as it is configured says why in one line and ends, and touches nothing.
 func TestServerRefuses(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	first := c.Servers()[0]
 	second, err := c.Prepare()
@@ -118,6 +119,7 @@ func testForeignPool(t *testing.T, c *cluster, s *local.Server) {
 // TestTokens: a token works once and while it is valid. A machine that is refused is no member of anything, and joins with the
 // next good token as if nothing had been.
 func TestTokens(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	second, err := c.Prepare()
 	c.check(err)

@@ -29,6 +29,7 @@ func (c *cluster) reach(locations []*cairnv1.ExportLocation, user, password stri
 
 // TestShareLife takes one share through everything that can be done with it, and looks at its data each time.
 func TestShareLife(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	docs := c.makeShare("docs", "1GiB")
 	c.put(docs, "file", []byte("one"))
@@ -99,6 +100,7 @@ func TestShareLife(t *testing.T) {
 
 // TestMissingData: data that somebody has taken away behind Cairn's back is a fault, never an empty share.
 func TestMissingData(t *testing.T) {
+	t.Parallel()
 	c := start(t, 1)
 	docs := c.makeShare("docs", "1GiB")
 	c.put(docs, "file", []byte("x"))
@@ -131,6 +133,7 @@ func TestMissingData(t *testing.T) {
 
 // TestDrainAndLeave: a node that drains gets nothing new, one that holds shares cannot leave, and one that holds none can.
 func TestDrainAndLeave(t *testing.T) {
+	t.Parallel()
 	c := start(t, 3)
 	docs := c.makeShare("docs", "1GiB")
 	host := c.host(docs)
