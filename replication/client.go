@@ -52,10 +52,10 @@ func (c *Client) Pull(ctx context.Context, node cairn.NodeID, request replica.Pu
 	calling, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	asked := requestMessage(request)
-	asked.Zstd = true
+	asked.Zstd, asked.Xxh64 = true, true
 	in := &incoming{ctx: calling, cancel: cancel, stall: c.stall, inflater: c.inflater}
-	offer, err := in.open(func() (stream receiver, err error) {
-		return peerv1.NewReplicationServiceClient(conn).Pull(calling, asked)
+	offer, err := in.open(func() (receiver, error) {
+		return peerv1.NewReplicationServiceClient(conn).Pull(calling, asked, grpc.ForceCodecV2(newCodec()))
 	})
 	if err != nil {
 		return replica.Offer{}, fmt.Errorf("pull from node %s: %w", node, err)

@@ -3,6 +3,7 @@ package replication
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io"
 	"net"
@@ -54,8 +55,8 @@ func TestCompression(t *testing.T) {
 	}
 }
 
-// TestOlderNodeGetsNoCompression: who does not say that it can decompress need not.
-func TestOlderNodeGetsNoCompression(t *testing.T) {
+// TestOlderNode: who does not say that it can decompress need not, and the sum is the one that everybody knows.
+func TestOlderNode(t *testing.T) {
 	l := newLab(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -67,8 +68,12 @@ func TestOlderNodeGetsNoCompression(t *testing.T) {
 	offer, err := stream.Recv()
 	must(t, err)
 	chunk, err := stream.Recv()
-	if must(t, err); offer.GetOffer().GetZstd() || string(chunk.GetChunk()) != "plain" {
-		t.Errorf("%v, %v", offer, chunk)
+	must(t, err)
+	end, err := stream.Recv()
+	must(t, err)
+	sum := sha256.Sum256([]byte("plain"))
+	if offer.GetOffer().GetZstd() || string(chunk.GetChunk()) != "plain" || !bytes.Equal(end.GetEnd().GetSha256(), sum[:]) {
+		t.Errorf("%v, %v, %v", offer, chunk, end)
 	}
 }
 

@@ -131,7 +131,7 @@ func (l *lab) serve(node cairn.NodeID, source Source) *host {
 
 // serveOn runs a node's server on a listener, with what config says besides.
 func (l *lab) serveOn(listener net.Listener, node cairn.NodeID, source Source, config ServerConfig) *host {
-	h := &host{address: listener.Addr().String(), grpc: grpc.NewServer(l.serverCredentials(node))}
+	h := &host{address: listener.Addr().String(), grpc: grpc.NewServer(ServerOption(), l.serverCredentials(node))}
 	h.dial = func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", h.address)
 	}

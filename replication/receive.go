@@ -3,24 +3,25 @@ package replication
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"google.golang.org/grpc/mem"
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/actors/replica"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
 
-// receiver is what a stream of responses is read from; io.EOF says that the call succeeded.
+// receiver is what a stream of responses is read from, each into a *part; io.EOF says that the call succeeded.
 type receiver interface {
-	Recv() (*peerv1.PullResponse, error)
+	RecvMsg(any) error
 }
 
 // incoming reads one stream. Its Read returns io.EOF only if what it has returned is all that was sent.
@@ -32,12 +33,15 @@ type incoming struct {
 	// inflater is nil if compression was not asked for.
 	inflater *zstd.Decoder
 
-	mu   sync.Mutex // held by Read: one that is in progress may outlive the tool that it feeds
-	rest []byte     // of the newest chunk
-	sum  hash.Hash
-	size int64
-	err  error // why it ended; io.EOF if it is whole
-	zstd bool  // the chunks are compressed
+	mu    sync.Mutex  // held by Read: one that is in progress may outlive the tool that it feeds
+	rest  *mem.Reader // of the newest chunk
+	sum   hash.Hash   // of what was read
+	size  int64
+	err   error // why it ended; io.EOF if it is whole
+	zstd  bool  // the chunks are compressed
+	xxh64 bool  // sum is that, and not a SHA-256
+	// packed and plain are the newest chunk, if they are.
+	packed, plain []byte
 }
 
 // errGivenUp ends a stream that nobody wants any more.
@@ -51,9 +55,10 @@ func (in *incoming) open(call func() (receiver, error)) (replica.Offer, error) {
 	if err != nil {
 		return replica.Offer{}, failure(in.ctx, err)
 	}
-	in.stream, in.sum = stream, sha256.New()
-	message, err := stream.Recv()
-	switch offer := message.GetOffer(); {
+	in.stream, in.rest = stream, new(mem.Reader)
+	var first part
+	err = stream.RecvMsg(&first)
+	switch offer := first.message.GetOffer(); {
 	case err != nil && err != io.EOF:
 		return replica.Offer{}, failure(in.ctx, err)
 	case offer == nil:
@@ -61,7 +66,8 @@ func (in *incoming) open(call func() (receiver, error)) (replica.Offer, error) {
 	case offer.GetZstd() && in.inflater == nil:
 		return replica.Offer{}, violation("is compressed, which was not asked for")
 	case offer.GetSnapshot() != "":
-		in.zstd = offer.GetZstd()
+		in.zstd, in.xxh64 = offer.GetZstd(), offer.GetXxh64()
+		in.sum = newSum(in.xxh64)
 		return pullOffer(offer), nil
 	default:
 		return pullOffer(offer), in.ended()
@@ -76,7 +82,7 @@ func (in *incoming) deliver(offer replica.Offer, take func(replica.Offer, io.Rea
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if err == nil && in.err == nil && in.size > 0 && len(in.rest) == 0 {
+	if err == nil && in.err == nil && in.size > 0 && in.rest.Remaining() == 0 {
 		in.next() // whoever knows where the stream ends has not asked for more
 	}
 	broken := in.err
@@ -84,6 +90,7 @@ func (in *incoming) deliver(offer replica.Offer, take func(replica.Offer, io.Rea
 		broken = nil
 	}
 	unverified := in.err == nil && in.size > 0
+	_ = in.rest.Close() // of which nobody reads the rest
 	if in.err == nil {
 		in.err = errGivenUp // for a Read that comes too late
 	}
@@ -102,14 +109,15 @@ func (in *incoming) deliver(offer replica.Offer, take func(replica.Offer, io.Rea
 func (in *incoming) Read(p []byte) (int, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	for len(in.rest) == 0 && in.err == nil && len(p) > 0 {
+	for in.rest.Remaining() == 0 && in.err == nil && len(p) > 0 {
 		in.next()
 	}
-	if len(in.rest) == 0 {
+	if in.rest.Remaining() == 0 {
 		return 0, in.err
 	}
-	n := copy(p, in.rest)
-	in.rest = in.rest[n:]
+	n, _ := in.rest.Read(p) // which fails at its end only
+	in.sum.Write(p[:n])
+	in.size += int64(n)
 	return n, nil
 }
 
@@ -123,40 +131,46 @@ func (in *incoming) next() {
 	case err != nil:
 		in.err = in.broken(err)
 		return
+	case message.chunk != nil:
+		in.err = in.take(message.chunk)
+		return
 	}
-	switch part := message.GetPart().(type) {
-	case *peerv1.PullResponse_Chunk:
-		in.rest, in.err = in.inflated(part.Chunk)
-		in.sum.Write(in.rest)
-		in.size += int64(len(in.rest))
-	case *peerv1.PullResponse_End:
-		in.err = in.verify(part.End)
-	default:
+	if end, ok := message.message.GetPart().(*peerv1.PullResponse_End); ok {
+		in.err = in.verify(end.End)
+	} else {
 		in.err = violation("has something else between its chunks")
 	}
 }
 
-// inflated is what a chunk stands for.
-func (in *incoming) inflated(chunk []byte) ([]byte, error) {
+// take makes a chunk what is read next.
+func (in *incoming) take(chunk *mem.Reader) error {
 	if in.zstd {
+		in.packed = slices.Grow(in.packed[:0], chunk.Remaining())[:chunk.Remaining()]
+		_, _ = chunk.Read(in.packed)
 		var err error
-		if chunk, err = in.inflater.DecodeAll(chunk, nil); err != nil {
-			return nil, violation("has a chunk that cannot be decompressed: " + err.Error())
+		if in.plain, err = in.inflater.DecodeAll(in.packed, in.plain[:0]); err != nil {
+			return violation("has a chunk that cannot be decompressed: " + err.Error())
 		}
+		chunk = readerOf(in.plain)
 	}
-	if len(chunk) == 0 {
-		return nil, violation("has an empty chunk")
+	if chunk.Remaining() == 0 {
+		return violation("has an empty chunk")
 	}
-	return chunk, nil
+	in.rest = chunk
+	return nil
 }
 
 // verify compares what came with what the sender says it sent.
 func (in *incoming) verify(end *peerv1.PullEnd) error {
+	sum := end.GetSha256()
+	if in.xxh64 {
+		sum = end.GetXxh64()
+	}
 	switch {
 	case end.GetSize() != in.size:
 		return violation(fmt.Sprintf("has %d bytes, and the sender sent %d", in.size, end.GetSize()))
-	case !bytes.Equal(end.GetSha256(), in.sum.Sum(nil)):
-		return violation(fmt.Sprintf("of %d bytes has another SHA-256 than the sender's", in.size))
+	case !bytes.Equal(sum, in.sum.Sum(nil)):
+		return violation(fmt.Sprintf("of %d bytes has another sum than the sender's", in.size))
 	}
 	if err := in.ended(); err != nil {
 		return err
@@ -177,10 +191,11 @@ func (in *incoming) ended() error {
 }
 
 // receive waits for a message, but not for ever.
-func (in *incoming) receive() (*peerv1.PullResponse, error) {
+func (in *incoming) receive() (message part, err error) {
 	alarm := in.alarm()
 	defer alarm.Stop()
-	return in.stream.Recv()
+	err = in.stream.RecvMsg(&message)
+	return message, err
 }
 
 // alarm ends the call unless it is stopped in time.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"google.golang.org/grpc/mem"
 
 	"github.com/cairn-storage/cairn"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
@@ -19,9 +20,9 @@ const (
 	linger = time.Second
 )
 
-// sender is what a stream of responses is written to.
+// sender is what a stream of responses is written to: each is a PullResponse or a chunk.
 type sender interface {
-	Send(*peerv1.PullResponse) error
+	SendMsg(any) error
 }
 
 // outgoing turns what a source writes into messages. The offer goes out with the first of them: a source that cannot even
@@ -32,14 +33,16 @@ type sender interface {
 type outgoing struct {
 	ctx      context.Context
 	offer    *peerv1.PullResponse // nil once it is sent
-	messages chan *peerv1.PullResponse
+	messages chan any
 	pumped   chan struct{} // closed when the goroutine has ended
 	rate     *limiter
 	stall    time.Duration
 	deflater *zstd.Encoder // nil without compression
+	buffers  *buffers
 
-	chunk   []byte
+	chunk   *[]byte // that is being filled; nil if it would be empty
 	flushed time.Time
+	xxh64   bool // sum is that, and not a SHA-256
 	sum     hash.Hash
 	size    int64
 }
@@ -55,7 +58,7 @@ func (o *outgoing) pump(stream sender, cancel context.CancelCauseFunc) {
 			if !more {
 				return
 			}
-			if err := stream.Send(message); err != nil {
+			if err := stream.SendMsg(message); err != nil {
 				cancel(fmt.Errorf("puller: %w: %w", err, cairn.ErrUnavailable))
 				return
 			}
@@ -68,12 +71,12 @@ func (o *outgoing) Write(p []byte) (int, error) {
 	written := 0
 	for limit := o.rate.piece(chunkBytes); len(p) > 0; {
 		if o.chunk == nil {
-			o.chunk = make([]byte, 0, limit) // gRPC may look at a message after Send, so none is used twice
+			o.chunk = o.buffers.Get(0)
 		}
-		n := min(len(p), limit-len(o.chunk))
-		o.chunk = append(o.chunk, p[:n]...)
+		n := min(len(p), limit-len(*o.chunk))
+		*o.chunk = append(*o.chunk, p[:n]...)
 		written, p = written+n, p[n:]
-		if len(o.chunk) < limit && time.Since(o.flushed) < linger {
+		if len(*o.chunk) < limit && time.Since(o.flushed) < linger {
 			continue
 		}
 		if err := o.flush(); err != nil {
@@ -85,21 +88,25 @@ func (o *outgoing) Write(p []byte) (int, error) {
 
 // flush sends the chunk that is being filled, if there is one.
 func (o *outgoing) flush() error {
-	if len(o.chunk) == 0 {
+	if o.chunk == nil {
 		return nil
 	}
-	chunk := o.chunk
+	data := o.chunk
 	o.chunk = nil
-	o.sum.Write(chunk)
-	o.size += int64(len(chunk))
+	o.sum.Write(*data)
+	o.size += int64(len(*data))
+	var out mem.Buffer
 	if o.deflater != nil {
-		chunk = o.deflater.EncodeAll(chunk, nil)
+		out = mem.SliceBuffer(o.deflater.EncodeAll(*data, nil))
+		o.buffers.Put(data)
+	} else {
+		out = mem.NewBuffer(data, o.buffers)
 	}
-	if err := o.rate.wait(o.ctx, len(chunk)); err != nil {
+	if err := o.rate.wait(o.ctx, out.Len()); err != nil {
 		return err
 	}
 	o.flushed = time.Now()
-	return o.hand(chunkMessage(chunk))
+	return o.hand(chunk{out})
 }
 
 // finish sends the end, and waits until everything has been taken over by gRPC.
@@ -107,7 +114,7 @@ func (o *outgoing) finish() error {
 	if err := o.flush(); err != nil {
 		return err
 	}
-	if err := o.hand(endMessage(o.sum.Sum(nil), o.size)); err != nil {
+	if err := o.hand(endMessage(o.xxh64, o.sum.Sum(nil), o.size)); err != nil {
 		return err
 	}
 	close(o.messages)
@@ -122,7 +129,7 @@ func (o *outgoing) finish() error {
 }
 
 // hand gives a message to the goroutine that sends, behind the offer.
-func (o *outgoing) hand(message *peerv1.PullResponse) error {
+func (o *outgoing) hand(message any) error {
 	if offer := o.offer; offer != nil {
 		o.offer = nil
 		if err := o.hand(offer); err != nil {

@@ -2,7 +2,6 @@ package replication
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"sync"
 	"time"
@@ -52,7 +51,7 @@ type ServerConfig struct {
 	Stall time.Duration
 }
 
-// Server implements peerv1.ReplicationServiceServer. Every stream has one goroutine besides that of its call; it ends with
+// Server implements peerv1.ReplicationServiceServer, on a gRPC server that was made with ServerOption. Every stream has one goroutine besides that of its call; it ends with
 // the call.
 type Server struct {
 	peerv1.UnimplementedReplicationServiceServer
@@ -60,6 +59,7 @@ type Server struct {
 	rate   *limiter
 	// deflater is nil without compression.
 	deflater *zstd.Encoder
+	buffers  buffers
 	life     context.Context
 	end      context.CancelCauseFunc
 
@@ -111,18 +111,15 @@ func (s *Server) living(ctx context.Context) (context.Context, context.CancelCau
 func (s *Server) Pull(request *peerv1.PullRequest, stream grpc.ServerStreamingServer[peerv1.PullResponse]) error {
 	ctx, cancel := s.living(stream.Context())
 	defer cancel(nil)
-	deflater := s.deflater
-	if !request.GetZstd() { // an older node
-		deflater = nil
-	}
-	err := s.pull(ctx, cancel, pullRequest(request), deflater, stream)
+	err := s.pull(ctx, cancel, request, stream)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx) // what the source says of it then is a consequence
 	}
 	return errs.ToStatus(err)
 }
 
-func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, request replica.PullRequest, deflater *zstd.Encoder, stream sender) error {
+func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, asked *peerv1.PullRequest, stream sender) error {
+	request := pullRequest(asked)
 	if err := s.mayPull(ctx, request); err != nil {
 		return err
 	}
@@ -131,15 +128,18 @@ func (s *Server) pull(ctx context.Context, cancel context.CancelCauseFunc, reque
 	case err != nil:
 		return err
 	case send == nil && offer.Snapshot == "":
-		return stream.Send(offerMessage(offer))
+		return stream.SendMsg(offerMessage(offer))
 	case send == nil || offer.Snapshot == "":
 		return fmt.Errorf("share %s: offer of snapshot %q does not fit its stream", request.Share, offer.Snapshot)
 	}
-	message := offerMessage(offer)
-	message.GetOffer().Zstd = deflater != nil
+	message, deflater, xxh64 := offerMessage(offer), s.deflater, asked.GetXxh64()
+	if !asked.GetZstd() { // an older node
+		deflater = nil
+	}
+	message.GetOffer().Zstd, message.GetOffer().Xxh64 = deflater != nil, xxh64
 	out := &outgoing{
-		ctx: ctx, offer: message, deflater: deflater, messages: make(chan *peerv1.PullResponse), pumped: make(chan struct{}),
-		rate: s.rate, stall: s.config.Stall, sum: sha256.New(),
+		ctx: ctx, offer: message, deflater: deflater, messages: make(chan any), pumped: make(chan struct{}),
+		buffers: &s.buffers, rate: s.rate, stall: s.config.Stall, xxh64: xxh64, sum: newSum(xxh64),
 	}
 	if err := s.start(func() { out.pump(stream, cancel) }); err != nil {
 		return err

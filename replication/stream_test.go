@@ -8,11 +8,14 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -30,23 +33,26 @@ type script struct {
 	end      error
 }
 
-func (s *script) Recv() (*peerv1.PullResponse, error) {
+func (s *script) RecvMsg(m any) error {
 	if s.pause > 0 && !pause(s.ctx, s.pause) {
-		return nil, status.FromContextError(s.ctx.Err()).Err()
+		return status.FromContextError(s.ctx.Err()).Err()
 	}
 	switch {
 	case len(s.messages) > 0:
 	case s.silent:
 		<-s.ctx.Done()
-		return nil, status.FromContextError(s.ctx.Err()).Err()
+		return status.FromContextError(s.ctx.Err()).Err()
 	case s.end != nil:
-		return nil, s.end
+		return s.end
 	default:
-		return nil, io.EOF
+		return io.EOF
 	}
-	next := s.messages[0]
+	data, err := proto.Marshal(s.messages[0])
+	if err != nil {
+		return err
+	}
 	s.messages = s.messages[1:]
-	return next, nil
+	return newCodec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, m)
 }
 
 // play reads a script as a client does.
@@ -62,16 +68,25 @@ func play(ctx context.Context, s *script, take func(replica.Offer, io.Reader) er
 	return in.deliver(offer, take)
 }
 
-func streamOf(chunks ...string) []*peerv1.PullResponse {
+func chunkMessage(data []byte) *peerv1.PullResponse {
+	return &peerv1.PullResponse{Part: &peerv1.PullResponse_Chunk{Chunk: data}}
+}
+
+// streamOf is a stream with an XXH64, streamFor one for a node that knows no such thing.
+func streamOf(chunks ...string) []*peerv1.PullResponse { return streamFor(true, chunks...) }
+
+func streamFor(xxh64 bool, chunks ...string) []*peerv1.PullResponse {
 	messages := []*peerv1.PullResponse{offerMessage(replica.Offer{Snapshot: "snap"})}
-	sum := sha256.New()
-	var size int64
+	messages[0].GetOffer().Xxh64 = xxh64
+	all := strings.Join(chunks, "")
 	for _, chunk := range chunks {
-		sum.Write([]byte(chunk))
-		size += int64(len(chunk))
 		messages = append(messages, chunkMessage([]byte(chunk)))
 	}
-	return append(messages, endMessage(sum.Sum(nil), size))
+	sum := sha256.Sum256([]byte(all))
+	if xxh64 {
+		return append(messages, endMessage(true, binary.BigEndian.AppendUint64(nil, xxhash.Sum64String(all)), int64(len(all))))
+	}
+	return append(messages, endMessage(false, sum[:], int64(len(all))))
 }
 
 // TestDamagedStream: every way in which a stream of three chunks can be damaged. None of them looks whole.
@@ -92,7 +107,8 @@ func TestDamagedStream(t *testing.T) {
 		"offer in the middle":    {slices.Concat(whole()[:2], whole()[:1], whole()[2:]), nil, cairn.ErrCorrupt},
 		"message of nothing":     {slices.Concat(whole()[:2], []*peerv1.PullResponse{{}}, whole()[2:]), nil, cairn.ErrCorrupt},
 		"empty chunk":            {slices.Concat(whole()[:2], []*peerv1.PullResponse{chunkMessage(nil)}, whole()[2:]), nil, cairn.ErrCorrupt},
-		"end without a sum":      {slices.Concat(whole()[:4], []*peerv1.PullResponse{endMessage(nil, 16)}), nil, cairn.ErrCorrupt},
+		"end without a sum":      {slices.Concat(whole()[:4], []*peerv1.PullResponse{endMessage(true, nil, 16)}), nil, cairn.ErrCorrupt},
+		"end with another sum":   {slices.Concat(whole()[:4], streamFor(false, "first", "second", "third")[4:]), nil, cairn.ErrCorrupt},
 		"call fails at the end":  {whole(), broken, cairn.ErrUnavailable},
 		"end of an empty stream": {slices.Concat(whole()[:4], streamOf()[1:]), nil, cairn.ErrCorrupt},
 	}
@@ -120,19 +136,27 @@ func TestDamagedStream(t *testing.T) {
 			}
 		})
 	}
-	var got taken
-	if err := play(t.Context(), &script{messages: whole()}, got.take); err != nil || string(got.data) != "firstsecondthird" {
-		t.Errorf("undamaged: %q, %v", got.data, err)
+	for _, xxh64 := range []bool{true, false} {
+		var got taken
+		if err := play(t.Context(), &script{messages: streamFor(xxh64, "first", "second", "third")}, got.take); err != nil || string(got.data) != "firstsecondthird" {
+			t.Errorf("undamaged, xxh64 %t: %q, %v", xxh64, got.data, err)
+		}
 	}
 }
 
 // TestEveryFlippedBit: a stream whose messages differ in one bit from what was sent is never taken as whole.
 func TestEveryFlippedBit(t *testing.T) {
-	for i, sent := range streamOf("first", "second")[1:] {
+	for _, xxh64 := range []bool{true, false} {
+		flipEveryBit(t, func() []*peerv1.PullResponse { return streamFor(xxh64, "first", "second") })
+	}
+}
+
+func flipEveryBit(t *testing.T, stream func() []*peerv1.PullResponse) {
+	for i, sent := range stream()[1:] {
 		data, err := proto.Marshal(sent)
 		must(t, err)
 		for bit := range 8 * len(data) {
-			messages := streamOf("first", "second")
+			messages := stream()
 			flipped := slices.Clone(data)
 			flipped[bit/8] ^= 1 << (bit % 8)
 			end := error(nil)
@@ -176,7 +200,7 @@ func TestSilence(t *testing.T) {
 // FuzzStream: whatever messages come, the reader does not panic, and it says that a stream is whole exactly if it is.
 func FuzzStream(f *testing.F) {
 	for _, messages := range [][]*peerv1.PullResponse{
-		streamOf(), streamOf("first", "second"), streamOf("first", "second")[:2], append(streamOf("first"), streamOf("second")...),
+		streamOf(), streamOf("first", "second"), streamFor(false, "first", "second"), streamOf("first", "second")[:2], append(streamOf("first"), streamOf("second")...),
 	} {
 		var data []byte
 		for _, message := range messages {
@@ -225,9 +249,12 @@ func content(messages []*peerv1.PullResponse) (data []byte, whole bool) {
 		}
 		data = append(data, message.GetChunk()...)
 	}
-	sum := sha256.Sum256(data)
-	end := messages[last].GetEnd()
-	return data, end.GetSize() == int64(len(data)) && bytes.Equal(end.GetSha256(), sum[:])
+	end, sum := messages[last].GetEnd(), sha256.Sum256(data)
+	same := bytes.Equal(end.GetSha256(), sum[:])
+	if messages[0].GetOffer().GetXxh64() {
+		same = bytes.Equal(end.GetXxh64(), binary.BigEndian.AppendUint64(nil, xxhash.Sum64(data)))
+	}
+	return data, end.GetSize() == int64(len(data)) && same
 }
 
 // stepping reads little at a time.

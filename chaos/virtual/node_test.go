@@ -130,7 +130,7 @@ func (m *machine) boot() *process {
 	watcher := &replication.Watcher{Self: p.self, State: p.member.Machine(), Conn: p.conns.Conn, Wake: func(id cairn.ReplicaID) { p.wake(string(id)) }}
 	decider = failover.New(failover.Config{Viewer: p.member, Applier: p.member, Asker: client, Leases: p.member, Changes: p.member.Machine(), Logger: logger})
 	close(assembled)
-	p.grpc = grpc.NewServer(grpc.Creds(p.member.ServerCredentials()),
+	p.grpc = grpc.NewServer(replication.ServerOption(), grpc.Creds(p.member.ServerCredentials()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true})) // as package rpc/server has it
 	p.member.RegisterPeer(p.grpc)
 	peerv1.RegisterReplicationServiceServer(p.grpc, p.copies)

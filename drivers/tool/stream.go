@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Streamer runs tools that read or write more than fits in memory, such as zfs send.
@@ -78,6 +80,7 @@ func connect(cmd *exec.Cmd, stdin io.Reader, stdout io.Writer) (*plumbing, error
 		if err != nil {
 			return nil, err
 		}
+		widen(w)
 		cmd.Stdin, p.in, p.theirs = r, w, append(p.theirs, r)
 	}
 	if stdout != nil {
@@ -86,9 +89,30 @@ func connect(cmd *exec.Cmd, stdin io.Reader, stdout io.Writer) (*plumbing, error
 			p.close()
 			return nil, err
 		}
+		widen(r)
 		cmd.Stdout, p.out, p.theirs = w, r, append(p.theirs, w)
 	}
 	return p, nil
+}
+
+// pipeBytes is what fits in a pipe to or from a tool, and copyBytes what is moved at once. With what the kernel and package io
+// take by themselves, 64 and 32 KiB, tool and stream spend much of their time on waking each other.
+const (
+	pipeBytes = 1 << 20
+	copyBytes = 128 << 10
+)
+
+// widen is a courtesy: a user may not have many of them.
+func widen(pipe *os.File) {
+	if raw, err := pipe.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeBytes) })
+	}
+}
+
+// move copies with a buffer of that size: files would bring their own.
+func move(to io.Writer, from io.Reader) error {
+	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copyBytes))
+	return err
 }
 
 // start begins to copy. Both goroutines end with their stream, and after the tool has ended with their next step.
@@ -111,7 +135,7 @@ func (p *plumbing) feed(stdin io.Reader) {
 	defer close(p.fed) // first: the tool may end because of the close, and then p.reading has to be valid
 	source := &failing{Reader: stdin}
 	// A tool that does not read to the end has its reasons. Only what the source says is an error.
-	if _, err := io.Copy(p.in, source); err != nil && source.err != nil {
+	if err := move(p.in, source); err != nil && source.err != nil {
 		p.reading = fmt.Errorf("read its input: %w", source.err)
 	}
 }
@@ -119,7 +143,7 @@ func (p *plumbing) feed(stdin io.Reader) {
 func (p *plumbing) drain(stdout io.Writer) {
 	defer close(p.drained)
 	defer closeAll(p.out) // so that the tool does not wait for us
-	if _, err := io.Copy(stdout, p.out); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := move(stdout, p.out); err != nil && !errors.Is(err, os.ErrClosed) {
 		p.writing = fmt.Errorf("write its output: %w", err)
 	}
 }

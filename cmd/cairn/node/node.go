@@ -24,6 +24,7 @@ import (
 	"github.com/cairn-storage/cairn/failover"
 	"github.com/cairn-storage/cairn/fsm"
 	"github.com/cairn-storage/cairn/gateway"
+	"github.com/cairn-storage/cairn/replication"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 	"github.com/cairn-storage/cairn/rpc/server"
 )
@@ -180,7 +181,7 @@ func (n *Node) assemble(ctx context.Context) error {
 		CA:     pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: id.Authority.Certificate.Raw}),
 		Logger: n.logger, Registry: registry,
 	})
-	n.grpc = grpc.NewServer(api.Options(n.member.ServerCredentials())...)
+	n.grpc = grpc.NewServer(append(api.Options(n.member.ServerCredentials()), replication.ServerOption())...)
 	api.Register(n.grpc)
 	n.member.RegisterPeer(n.grpc)
 	peerv1.RegisterActorServiceServer(n.grpc, explainer)

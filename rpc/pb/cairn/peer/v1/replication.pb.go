@@ -35,7 +35,9 @@ type PullRequest struct {
 	Resume   string `protobuf:"bytes,5,opt,name=resume,proto3" json:"resume,omitempty"`
 	Resuming string `protobuf:"bytes,6,opt,name=resuming,proto3" json:"resuming,omitempty"`
 	// The standby can decompress zstd.
-	Zstd          bool `protobuf:"varint,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	Zstd bool `protobuf:"varint,7,opt,name=zstd,proto3" json:"zstd,omitempty"`
+	// The standby can check an XXH64.
+	Xxh64         bool `protobuf:"varint,8,opt,name=xxh64,proto3" json:"xxh64,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -115,6 +117,13 @@ func (x *PullRequest) GetResuming() string {
 func (x *PullRequest) GetZstd() bool {
 	if x != nil {
 		return x.Zstd
+	}
+	return false
+}
+
+func (x *PullRequest) GetXxh64() bool {
+	if x != nil {
+		return x.Xxh64
 	}
 	return false
 }
@@ -236,7 +245,9 @@ type PullOffer struct {
 	// The chunks are compressed with zstd.
 	Zstd bool `protobuf:"varint,8,opt,name=zstd,proto3" json:"zstd,omitempty"`
 	// Age of the newest sync point by the active's clock, milliseconds.
-	AgeMs         int64 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	AgeMs int64 `protobuf:"varint,9,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// The end has an XXH64, and no SHA-256.
+	Xxh64         bool `protobuf:"varint,10,opt,name=xxh64,proto3" json:"xxh64,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -334,13 +345,22 @@ func (x *PullOffer) GetAgeMs() int64 {
 	return 0
 }
 
+func (x *PullOffer) GetXxh64() bool {
+	if x != nil {
+		return x.Xxh64
+	}
+	return false
+}
+
 // PullEnd comes last, and only after a whole stream.
 type PullEnd struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the stream before compression.
 	Sha256 []byte `protobuf:"bytes,1,opt,name=sha256,proto3" json:"sha256,omitempty"`
 	// Its length, bytes.
-	Size          int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Size int64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// XXH64 of the stream before compression, big-endian.
+	Xxh64         []byte `protobuf:"bytes,3,opt,name=xxh64,proto3" json:"xxh64,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -387,6 +407,13 @@ func (x *PullEnd) GetSize() int64 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *PullEnd) GetXxh64() []byte {
+	if x != nil {
+		return x.Xxh64
+	}
+	return nil
 }
 
 // WatchRequest asks for hints until the caller leaves.
@@ -972,7 +999,7 @@ var File_cairn_peer_v1_replication_proto protoreflect.FileDescriptor
 
 const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\n" +
-	"\x1fcairn/peer/v1/replication.proto\x12\rcairn.peer.v1\"\xaf\x01\n" +
+	"\x1fcairn/peer/v1/replication.proto\x12\rcairn.peer.v1\"\xc5\x01\n" +
 	"\vPullRequest\x12\x14\n" +
 	"\x05share\x18\x01 \x01(\tR\x05share\x12\x18\n" +
 	"\astandby\x18\x02 \x01(\tR\astandby\x12\x14\n" +
@@ -980,12 +1007,13 @@ const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\x04have\x18\x04 \x03(\tR\x04have\x12\x16\n" +
 	"\x06resume\x18\x05 \x01(\tR\x06resume\x12\x1a\n" +
 	"\bresuming\x18\x06 \x01(\tR\bresuming\x12\x12\n" +
-	"\x04zstd\x18\a \x01(\bR\x04zstd\"\x8c\x01\n" +
+	"\x04zstd\x18\a \x01(\bR\x04zstd\x12\x14\n" +
+	"\x05xxh64\x18\b \x01(\bR\x05xxh64\"\x8c\x01\n" +
 	"\fPullResponse\x120\n" +
 	"\x05offer\x18\x01 \x01(\v2\x18.cairn.peer.v1.PullOfferH\x00R\x05offer\x12\x16\n" +
 	"\x05chunk\x18\x02 \x01(\fH\x00R\x05chunk\x12*\n" +
 	"\x03end\x18\x03 \x01(\v2\x16.cairn.peer.v1.PullEndH\x00R\x03endB\x06\n" +
-	"\x04part\"\xd6\x01\n" +
+	"\x04part\"\xec\x01\n" +
 	"\tPullOffer\x12\x1a\n" +
 	"\bsnapshot\x18\x01 \x01(\tR\bsnapshot\x12\x12\n" +
 	"\x04base\x18\x02 \x01(\tR\x04base\x12\x16\n" +
@@ -995,10 +1023,13 @@ const file_cairn_peer_v1_replication_proto_rawDesc = "" +
 	"\x06behind\x18\x06 \x01(\x03R\x06behind\x12\x12\n" +
 	"\x04keep\x18\a \x03(\tR\x04keep\x12\x12\n" +
 	"\x04zstd\x18\b \x01(\bR\x04zstd\x12\x15\n" +
-	"\x06age_ms\x18\t \x01(\x03R\x05ageMs\"5\n" +
+	"\x06age_ms\x18\t \x01(\x03R\x05ageMs\x12\x14\n" +
+	"\x05xxh64\x18\n" +
+	" \x01(\bR\x05xxh64\"K\n" +
 	"\aPullEnd\x12\x16\n" +
 	"\x06sha256\x18\x01 \x01(\fR\x06sha256\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\x03R\x04size\"\x0e\n" +
+	"\x04size\x18\x02 \x01(\x03R\x04size\x12\x14\n" +
+	"\x05xxh64\x18\x03 \x01(\fR\x05xxh64\"\x0e\n" +
 	"\fWatchRequest\"+\n" +
 	"\rWatchResponse\x12\x1a\n" +
 	"\bstandbys\x18\x01 \x03(\tR\bstandbys\"2\n" +
