@@ -38,8 +38,8 @@ type Config struct {
 	Binary string
 	// Root is the path below which clients find exports. Nothing is there on the node.
 	Root string
-	// StateDir holds the configuration and what Ganesha remembers of its clients' locks over a restart. It belongs to this
-	// exporter and must be durable.
+	// StateDir holds the configuration and what Ganesha remembers of its clients' locks over a restart: of the clients of all
+	// shares together, so that it is on no share's pool. It belongs to this exporter and must be durable.
 	StateDir string
 	// ServiceAddresses are where clients reach this node, the preferred one first. Ganesha listens on all addresses.
 	ServiceAddresses []netip.Addr
