@@ -32,6 +32,7 @@ func BenchmarkCairn(b *testing.B) {
 	b.Run("idle-actor", r.idleActor)
 	b.Run("failover", r.failover)
 	b.Run("takeover", r.takeover)
+	b.Run("fleet", r.fleet)
 	r.print(os.Stdout)
 }
 

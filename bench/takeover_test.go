@@ -37,28 +37,35 @@ type replicated struct {
 
 func newReplicated(b *testing.B) *replicated {
 	b.Helper()
-	dir := b.TempDir()
-	binary := filepath.Join(dir, "cairn")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/cairn").CombinedOutput(); err != nil {
-		b.Fatalf("build of cairn: %v\n%s", err, out)
-	}
-	c, err := local.New(local.Config{Dir: dir, Executable: binary, PoolSize: "10GiB"})
-	s := &replicated{Cluster: c, b: b}
-	s.check(err)
-	b.Cleanup(func() { s.check(c.Close()) })
-	s.check(c.Start(b.Context(), 3))
-	api := s.api(c.Servers()[0])
-	_, err = api.Types().CreateType(b.Context(), &cairnv1.CreateTypeRequest{Type: &cairnv1.ShareType{
-		Name: "copies", Format: "files", Specs: map[string]string{"replication_type": "dr", "failover": "auto"},
-	}})
-	s.check(err)
-	_, err = api.Shares().CreateShare(b.Context(), &cairnv1.CreateShareRequest{Name: "bench", Size: 1 << 30, Type: "copies", Replicas: 3})
+	s := newServers(b, "10GiB")
+	api := s.api(s.Servers()[0])
+	_, err := api.Shares().CreateShare(b.Context(), &cairnv1.CreateShareRequest{Name: "bench", Size: 1 << 30, Type: "copies", Replicas: 3})
 	s.check(err)
 	access, err := api.Access().AllowAccess(b.Context(), &cairnv1.AllowAccessRequest{
 		Target: &cairnv1.AccessTarget{Share: "bench"}, Kind: "user", Who: "bench", Level: "rw",
 	})
 	s.check(err)
 	s.password = access.GetPassword().GetPassword()
+	return s
+}
+
+// newServers runs three servers that know a type whose shares fail over by themselves.
+func newServers(b *testing.B, poolSize string) *replicated {
+	b.Helper()
+	dir := b.TempDir()
+	binary := filepath.Join(dir, "cairn")
+	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/cairn").CombinedOutput(); err != nil {
+		b.Fatalf("build of cairn: %v\n%s", err, out)
+	}
+	c, err := local.New(local.Config{Dir: dir, Executable: binary, PoolSize: poolSize})
+	s := &replicated{Cluster: c, b: b}
+	s.check(err)
+	b.Cleanup(func() { s.check(c.Close()) })
+	s.check(c.Start(b.Context(), 3))
+	_, err = s.api(c.Servers()[0]).Types().CreateType(b.Context(), &cairnv1.CreateTypeRequest{Type: &cairnv1.ShareType{
+		Name: "copies", Format: "files", Specs: map[string]string{"replication_type": "dr", "failover": "auto"},
+	}})
+	s.check(err)
 	return s
 }
 

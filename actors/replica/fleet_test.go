@@ -247,8 +247,15 @@ func (f *fleet) up(id cairn.NodeID) {
 	f.settle()
 }
 
-// failover does what the leader does: asks the standby how far it is, and proposes.
+// failover has a standby taken over, and lets the actors do it.
 func (f *fleet) failover(to cairn.ReplicaID, keep cairn.SnapshotID) {
+	f.Helper()
+	f.decide(to, keep)
+	f.settle()
+}
+
+// decide does what the leader does: asks the standby how far it is, and proposes.
+func (f *fleet) decide(to cairn.ReplicaID, keep cairn.SnapshotID) {
 	f.Helper()
 	states := f.nodes[f.View().Replica(to).Node].actor.SyncStates([]cairn.ReplicaID{to})
 	if len(states) != 1 || states[0].Newest == "" {
@@ -260,7 +267,6 @@ func (f *fleet) failover(to cairn.ReplicaID, keep cairn.SnapshotID) {
 	if err != nil || result.Err != nil || result.Each[0] != nil {
 		f.Fatal(err, result.Err, result.Each)
 	}
-	f.settle()
 }
 
 func (f *fleet) expect(id cairn.ReplicaID, state cairn.ReplicaState, data string) {

@@ -85,11 +85,17 @@ func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *H
 		source := inOrder(have.Object.Snapshots)
 		have.Surplus = len(syncPoints(source)) > len(p.kept(p.view, row, source))
 		point, _ := ParseSyncPoint(have.SyncPoint)
-		if have.Due = p.due || row.Want.Sealed || point.Epoch != row.Epoch; have.Due {
+		if have.Due = !p.untold() && (p.due || row.Want.Sealed || point.Epoch != row.Epoch); have.Due {
 			have.Behind = changed(have.SyncPoint)
 		}
 	}
 	return err
+}
+
+// untold reports whether this pass has made an export that clients do not know of yet. Telling them comes before a sync point,
+// which takes a while and holds writers: of many shares that fail over together, the last would wait for all the others' cuts.
+func (p *pass) untold() bool {
+	return len(p.locations[""]) > 0 && len(p.want.Replica.Have.Locations) == 0
 }
 
 // intervalOver reports whether an active replica may be cut again, and begins a new interval when it may.

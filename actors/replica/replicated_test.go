@@ -147,6 +147,37 @@ func TestFailover(t *testing.T) {
 	}
 }
 
+// Clients are told where a share is before its first sync point is cut there, which holds them: of many shares that fail over
+// together, the last one would wait for all the others' cuts.
+func TestFailoverTellsClientsFirst(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.write("synced")
+	f.wait()
+	f.down("node-1")
+	f.decide("r2", "kept-1")
+	cut := func() bool {
+		object, err := f.nodes["node-2"].pool.Stat(t.Context(), "r2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		newest := newestSyncPoint(inOrder(object.Snapshots))
+		point, ok := ParseSyncPoint(newest)
+		return ok && point.Epoch == f.View().Replica("r2").Epoch
+	}
+	for passes := 0; len(f.View().Replica("r2").Have.Locations) == 0; passes++ {
+		if cut() || passes > 10 {
+			t.Fatalf("after %d passes clients know nothing, and a sync point is cut: %t", passes, cut())
+		}
+		f.pass(f.nodes["node-2"])
+	}
+	if f.served() == nil || cut() {
+		t.Errorf("clients are told of a share that is served: %t; a sync point was cut before: %t", f.served() != nil, cut())
+	}
+	if f.settle(); !cut() {
+		t.Error("no sync point is cut afterwards")
+	}
+}
+
 // Nothing was written after the last sync: nothing is kept, and no snapshot appears.
 func TestFailoverWithoutLoss(t *testing.T) {
 	f := newFleet(t, 2, cairn.FailoverAuto)
