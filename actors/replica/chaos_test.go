@@ -166,17 +166,19 @@ func (h *havoc) bring(id cairn.NodeID) {
 	h.rounds()
 }
 
-// takeOver is the leader's part: the freshest standby in sync takes over from a node that is down.
+// takeOver is the leader's part: the freshest standby in sync takes over from a node that is down. Sometimes it is an operator's
+// instead, who takes the freshest of a share that nobody serves whether it is in sync or not.
 func (h *havoc) takeOver() {
 	v := h.View()
 	active := v.Replica(v.Share(fleetShare).Active)
 	if v.Node(active.Node).State == cairn.NodeUp {
 		return
 	}
+	forced := h.random.IntN(4) == 0
 	var best SyncState
 	for r := range v.ReplicasOf(fleetShare) {
 		m := h.nodes[r.Node]
-		if r.State != cairn.ReplicaInSync || m.cut || m.dead {
+		if r.ID == active.ID || r.State != cairn.ReplicaInSync && !forced || m.cut || m.dead {
 			continue
 		}
 		for _, state := range m.actor.SyncStates([]cairn.ReplicaID{r.ID}) {
@@ -189,9 +191,9 @@ func (h *havoc) takeOver() {
 		return
 	}
 	result, err := h.Apply(h.Context(), fsm.Meta{At: 1}, &fsm.FailoverShares{Failovers: []fsm.Failover{{
-		Share: fleetShare, Replica: best.Replica, Epoch: active.Epoch, Snapshot: best.Newest, Keep: cairn.SnapshotID(fmt.Sprint("kept-", h.count)),
+		Share: fleetShare, Replica: best.Replica, Epoch: active.Epoch, Snapshot: best.Newest, Keep: cairn.SnapshotID(fmt.Sprint("kept-", h.count)), Forced: forced,
 	}}})
-	h.note("%s takes over from %s at %s: %v %v", best.Replica, active.ID, best.Newest, err, result.Each)
+	h.note("%s takes over from %s at %s, forced %v: %v %v", best.Replica, active.ID, best.Newest, forced, err, result.Each)
 	if result.Each[0] == nil {
 		if h.last != "" && h.last != h.nodes[v.Replica(best.Replica).Node].disk.objects[best.Replica].snapshots[best.Newest] {
 			h.owed = append(h.owed, h.last)
