@@ -23,7 +23,7 @@ func (n *Node) acquaint() {
 			if met[address] {
 				continue
 			}
-			ctx, cancel := context.WithTimeout(n.life.ctx, dialTimeout)
+			ctx, cancel := context.WithTimeout(n.life.ctx, n.config.Timing.Dial)
 			hello, err := n.hello(ctx, address)
 			cancel()
 			if err == nil {

@@ -29,7 +29,7 @@ func (n *Node) Announce(ctx context.Context, node cairn.Node, pools []cairn.Pool
 		return err
 	}
 	for {
-		attempt, cancel := context.WithTimeout(ctx, callTimeout)
+		attempt, cancel := context.WithTimeout(ctx, n.config.Timing.Call)
 		index, err := n.announceOnce(attempt, registration, inventory)
 		if err == nil {
 			err = n.engine.WaitApplied(attempt, index)

@@ -24,7 +24,7 @@ func (n *Node) Apply(ctx context.Context, meta fsm.Meta, c fsm.Command) (fsm.Res
 	if err != nil {
 		return fsm.Result{}, err
 	}
-	ctx, cancel := withDeadline(ctx)
+	ctx, cancel := bounded(ctx, n.config.Timing.Call)
 	defer cancel()
 	if speaksFor(n.identity.Node, data) == nil {
 		return n.applyAnywhere(ctx, data)
@@ -154,11 +154,12 @@ func (n *Node) nameOf(id cairn.NodeID) string {
 	return string(id)
 }
 
-func withDeadline(ctx context.Context) (context.Context, context.CancelFunc) {
+// bounded gives the context a deadline, if it has none.
+func bounded(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return ctx, func() {}
 	}
-	return context.WithTimeout(ctx, callTimeout)
+	return context.WithTimeout(ctx, limit)
 }
 
 // meta stamps a command of the cluster itself.

@@ -69,6 +69,12 @@ type Timing struct {
 	// it forward.
 	Checkpoint        time.Duration
 	CheckpointEntries uint64
+	// Dial is how long it may take to connect to another node; half of it is the longest pause between two attempts.
+	Dial time.Duration
+	// Handshake is how long who connects may take to prove who it is.
+	Handshake time.Duration
+	// Call bounds calls whose context has no deadline.
+	Call time.Duration
 }
 
 // DefaultTiming is for machines in one network.
@@ -83,6 +89,9 @@ func DefaultTiming() Timing {
 		Pilot:             time.Second,
 		Checkpoint:        30 * time.Second,
 		CheckpointEntries: 10_000,
+		Dial:              dialTimeout,
+		Handshake:         5 * time.Second,
+		Call:              10 * time.Second,
 	}
 }
 
@@ -97,13 +106,9 @@ func (t Timing) times(n int) Timing {
 	return t
 }
 
-const (
-	// maxSkew is how far clocks may differ when a node joins or comes back. Tokens and certificates expire by the wall
-	// clock, and so do the events that people read; nothing that fences does.
-	maxSkew = 60 * time.Second
-	// callTimeout bounds calls whose context has no deadline.
-	callTimeout = 10 * time.Second
-)
+// maxSkew is how far clocks may differ when a node joins or comes back. Tokens and certificates expire by the wall
+// clock, and so do the events that people read; nothing that fences does.
+const maxSkew = 60 * time.Second
 
 func (c *Config) setDefaults(patience int) {
 	if c.Timing == (Timing{}) {

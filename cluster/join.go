@@ -29,7 +29,7 @@ type JoinConfig struct {
 // token for a certificate and the cluster's keys, and commits them to the data directory in one rename. It can be repeated
 // after a crash, with the same token and directory.
 func Join(ctx context.Context, c JoinConfig) (*Identity, error) {
-	ctx, cancel := withDeadline(ctx)
+	ctx, cancel := bounded(ctx, DefaultTiming().Call)
 	defer cancel()
 	if c.Now == nil {
 		c.Now = wallClock

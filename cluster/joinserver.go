@@ -26,7 +26,7 @@ func newJoinServer(n *Node) *grpc.Server {
 		grpc.Creds(handshaken{}),
 		grpc.MaxRecvMsgSize(joinMessageLimit),
 		grpc.MaxConcurrentStreams(joinStreams),
-		grpc.ConnectionTimeout(dialTimeout),
+		grpc.ConnectionTimeout(n.config.Timing.Dial),
 		grpc.KeepaliveParams(keepaliveFor(joinIdle)),
 	)
 	peerv1.RegisterJoinServiceServer(server, &joinServer{node: n})
@@ -40,7 +40,7 @@ type joinServer struct {
 
 // Join implements peerv1.JoinServiceServer. Any member answers; the leader decides.
 func (s *joinServer) Join(ctx context.Context, request *peerv1.JoinRequest) (*peerv1.JoinResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.node.config.Timing.Call)
 	defer cancel()
 	var response *peerv1.JoinResponse
 	err := s.node.atLeader(ctx, func(leader cairn.NodeID) (err error) {

@@ -90,7 +90,7 @@ func (t *term) judge(ctx context.Context, id cairn.NodeID) {
 	default:
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.node.config.Timing.Call)
 	defer cancel()
 	result, err := t.node.applyHere(ctx, &fsm.SetNodeState{Node: id, State: verdict})
 	if err != nil {

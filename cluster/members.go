@@ -87,13 +87,13 @@ func (t *term) keepMembers(ctx context.Context) {
 }
 
 func (t *term) carryOut(ctx context.Context, c change) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.node.config.Timing.Call)
 	defer cancel()
 	switch c.kind {
 	case changePlace:
-		return await(ctx, t.raft.AddNonvoter(c.id, c.address, 0, callTimeout)) // keeps the vote of a voter
+		return await(ctx, t.raft.AddNonvoter(c.id, c.address, 0, t.node.config.Timing.Call)) // keeps the vote of a voter
 	case changeRemove:
-		return await(ctx, t.raft.RemoveServer(c.id, 0, callTimeout))
+		return await(ctx, t.raft.RemoveServer(c.id, 0, t.node.config.Timing.Call))
 	default:
 		return t.node.TransferLeadership(ctx, "")
 	}
@@ -185,7 +185,7 @@ func (n *Node) removed() error {
 // any leader finishes. A refusal is Result.Err. It returns when Raft's configuration has followed, or with
 // cairn.ErrUnknownOutcome if that took longer than the context; the row is gone then all the same.
 func (n *Node) RemoveMember(ctx context.Context, meta fsm.Meta, id cairn.NodeID, force bool) (fsm.Result, error) {
-	ctx, cancel := withDeadline(ctx)
+	ctx, cancel := bounded(ctx, n.config.Timing.Call)
 	defer cancel()
 	t := n.term.Load()
 	if t == nil {
@@ -229,7 +229,7 @@ func (n *Node) notLeader() error {
 // cairn.ErrUnavailable if this node does not lead or the other did not take over: then this one still leads, or an
 // election follows.
 func (n *Node) TransferLeadership(ctx context.Context, to cairn.NodeID) error {
-	ctx, cancel := withDeadline(ctx)
+	ctx, cancel := bounded(ctx, n.config.Timing.Call)
 	defer cancel()
 	if !n.engine.Leading() {
 		return n.notLeader()

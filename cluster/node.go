@@ -79,7 +79,7 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 	n := &Node{config: config, identity: id, machine: fsm.New()}
 	n.life.stopped, n.life.opened = make(chan error, 1), make(chan struct{})
 	n.life.ctx, n.life.cancel = context.WithCancel(context.Background())
-	n.peers = newPeers(id, n.addresses, config.Network.Dial)
+	n.peers = newPeers(id, n.addresses, config.Network.Dial, config.Timing.Dial)
 	n.reads = consensus.NewRounds(n.life.ctx, n.askReadIndex)
 	defer func() {
 		if err != nil {
@@ -90,7 +90,7 @@ func Open(_ context.Context, config Config) (_ *Node, err error) {
 		identity.ProtocolGRPC: id.ServerConfig(tls.RequireAndVerifyClientCert, identity.ProtocolGRPC),
 		identity.ProtocolRaft: id.ServerConfig(tls.RequireAndVerifyClientCert, identity.ProtocolRaft),
 		identity.ProtocolJoin: id.ServerConfig(tls.NoClientCert, identity.ProtocolJoin),
-	}, config.Logger)
+	}, config.Timing.Handshake, config.Logger)
 	n.raftPort = newRaftPort(n, n.port.Listener(identity.ProtocolRaft))
 	if n.gossip, err = gossip.Open(gossip.Config{
 		Bind: config.GossipBind, Advertise: config.GossipAdvertise, Key: id.GossipKey, Label: string(id.Cluster.ID),

@@ -34,6 +34,7 @@ type peers struct {
 	identity  *Identity
 	addresses func(cairn.NodeID) []string
 	reach     Dial
+	patience  time.Duration // Timing.Dial
 
 	mu     sync.Mutex
 	conns  map[cairn.NodeID]*grpc.ClientConn
@@ -41,9 +42,9 @@ type peers struct {
 	closed bool
 }
 
-func newPeers(id *Identity, addresses func(cairn.NodeID) []string, reach Dial) *peers {
+func newPeers(id *Identity, addresses func(cairn.NodeID) []string, reach Dial, patience time.Duration) *peers {
 	return &peers{
-		identity: id, addresses: addresses, reach: reach,
+		identity: id, addresses: addresses, reach: reach, patience: patience,
 		conns: make(map[cairn.NodeID]*grpc.ClientConn), hints: make(map[cairn.NodeID]string),
 	}
 }
@@ -79,8 +80,8 @@ func (p *peers) open(id cairn.NodeID, options ...grpc.DialOption) (*grpc.ClientC
 		grpc.WithTransportCredentials(credentials.NewTLS(p.identity.ClientConfig(identity.ProtocolGRPC, id))),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return p.dial(ctx, id) }),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
-			MinConnectTimeout: dialTimeout,
+			Backoff:           backoff.Config{BaseDelay: p.patience / 40, Multiplier: 1.6, Jitter: 0.2, MaxDelay: p.patience / 2},
+			MinConnectTimeout: p.patience,
 		}),
 		// Nothing is sent twice: whether the first attempt was carried out is for the caller to find out.
 		grpc.WithDisableRetry(),

@@ -12,7 +12,7 @@ import (
 // ReadView returns a state that contains every command whose result anybody had before the call began, on any node.
 // Without a leader it fails with cairn.ErrUnavailable; View still answers then.
 func (n *Node) ReadView(ctx context.Context) (*fsm.View, error) {
-	ctx, cancel := withDeadline(ctx)
+	ctx, cancel := bounded(ctx, n.config.Timing.Call)
 	defer cancel()
 	err := n.atLeader(ctx, func(leader cairn.NodeID) error {
 		if leader == n.identity.Node {

@@ -38,7 +38,7 @@ func (n *Node) renew() {
 
 // renewNow asks the leader to sign a new key for the same hosts.
 func (n *Node) renewNow(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, n.config.Timing.Call)
 	defer cancel()
 	leaf := n.identity.Credential().Leaf
 	hosts := append([]string{}, leaf.DNSNames...)

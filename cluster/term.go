@@ -95,7 +95,7 @@ func (n *Node) runTerm(ctx context.Context) {
 // retry calls until it succeeds or leadership is lost. Nothing that it calls does harm when it is done twice.
 func (n *Node) retry(ctx context.Context, what string, call func(context.Context) error) bool {
 	for {
-		attempt, cancel := context.WithTimeout(ctx, callTimeout)
+		attempt, cancel := context.WithTimeout(ctx, n.config.Timing.Call)
 		err := call(attempt)
 		cancel()
 		switch {

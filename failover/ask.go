@@ -13,8 +13,8 @@ import (
 
 // ask lets the nodes of all candidates say how far these are: one call for each node, all at once. What is not answered in
 // time stays unknown; a node that does not answer is silent, and nothing else is concluded from that.
-func ask(ctx context.Context, asker Asker, candidates []*standby) {
-	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+func ask(ctx context.Context, config Config, candidates []*standby) {
+	ctx, cancel := context.WithTimeout(ctx, config.Timing.Ask)
 	defer cancel()
 	byNode := make(map[cairn.NodeID][]*standby)
 	for _, s := range candidates {
@@ -22,22 +22,22 @@ func ask(ctx context.Context, asker Asker, candidates []*standby) {
 	}
 	var calls sync.WaitGroup
 	for node, standbys := range byNode {
-		calls.Go(func() { askNode(ctx, asker, node, standbys) })
+		calls.Go(func() { askNode(ctx, config, node, standbys) })
 	}
 	calls.Wait()
 }
 
-func askNode(ctx context.Context, asker Asker, node cairn.NodeID, standbys []*standby) {
+func askNode(ctx context.Context, config Config, node cairn.NodeID, standbys []*standby) {
 	ids := make([]cairn.ReplicaID, len(standbys))
 	about := make(map[cairn.ReplicaID]*standby, len(standbys))
 	for i, s := range standbys {
 		ids[i], about[s.row.ID] = s.row.ID, s
 	}
 	slices.Sort(ids)
-	states, err := asker.SyncStates(ctx, node, ids)
+	states, err := config.Asker.SyncStates(ctx, node, ids)
 	if err != nil {
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-			err = fmt.Errorf("not within %s", askTimeout)
+			err = fmt.Errorf("not within %s", config.Timing.Ask)
 		}
 		for _, s := range standbys {
 			s.silent = err

@@ -12,18 +12,13 @@ import (
 )
 
 const (
-	// interval is how often the controller looks again at what could not be done when it changed.
-	interval = time.Second
-	// askTimeout is how long standbys' nodes may take to say how far they are. Shares are unserved meanwhile.
-	askTimeout = 500 * time.Millisecond
-	// callTimeout bounds a read and a proposal.
-	callTimeout = 5 * time.Second
+	interval         = time.Second
+	askTimeout       = 500 * time.Millisecond
+	callTimeout      = 5 * time.Second
+	promotionTimeout = 60 * time.Second
+	promotionRest    = 5 * time.Minute
 	// batch is how many shares one command fails over: an entry of some 50 KiB.
 	batch = 256
-	// promotionTimeout is how long a planned promotion may keep its share from being written to before it is called off.
-	promotionTimeout = 60 * time.Second
-	// promotionRest is how long a drain leaves a share alone after a promotion of it was called off.
-	promotionRest = 5 * time.Minute
 	// promotionsAtOnce is how many shares move at a time while nodes are drained; operators' promotions count, too.
 	promotionsAtOnce = 8
 )
@@ -60,7 +55,7 @@ type Changes interface {
 	Subscribe(notify func(changes []fsm.Change)) (cancel func())
 }
 
-// Config is what a Controller works with; everything is required.
+// Config is what a Controller works with. What is not said to have a default is required.
 type Config struct {
 	Viewer  Viewer
 	Applier Applier
@@ -68,6 +63,21 @@ type Config struct {
 	Leases  Leases
 	Changes Changes
 	Logger  *slog.Logger
+	Timing  Timing // DefaultTiming if it is the zero value
+}
+
+// Timing is every duration of a controller.
+type Timing struct {
+	Interval  time.Duration // after which it looks again at what could not be done when it changed
+	Ask       time.Duration // that standbys' nodes may take to say how far they are; shares are unserved meanwhile
+	Call      time.Duration // bounds a read and a proposal
+	Promotion time.Duration // that a planned one may keep its share from being written to before it is called off
+	Rest      time.Duration // that a drain leaves a share alone after a promotion of it was called off
+}
+
+// DefaultTiming is for machines in one network.
+func DefaultTiming() Timing {
+	return Timing{Interval: interval, Ask: askTimeout, Call: callTimeout, Promotion: promotionTimeout, Rest: promotionRest}
 }
 
 // Controller is one node's. It works only while the node leads.
@@ -77,18 +87,23 @@ type Controller struct {
 }
 
 // New returns a controller that waits for its node to lead.
-func New(config Config) *Controller { return &Controller{config: config} }
+func New(config Config) *Controller {
+	if config.Timing == (Timing{}) {
+		config.Timing = DefaultTiming()
+	}
+	return &Controller{config: config}
+}
 
 // Run decides about shares until the context ends, which is when the leader's term does. One Run at a time. Nothing of it
 // survives: the next leader finds everything in the state.
 func (c *Controller) Run(ctx context.Context) {
-	t := &term{Config: c.config, watch: newWatch(c.config.Viewer)}
+	t := &term{Config: c.config, watch: newWatch(c.config.Viewer, c.config.Timing)}
 	cancel := c.config.Changes.Subscribe(t.watch.changed)
 	defer cancel()
 	t.watch.changed(nil)
 	c.term.Store(t)
 	defer c.term.Store(nil)
-	tick := time.NewTicker(interval)
+	tick := time.NewTicker(c.config.Timing.Interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -124,12 +139,12 @@ func (t *term) pass(ctx context.Context) {
 		t.reasons.replace(t.Logger, nil)
 		return
 	}
-	read, cancel := context.WithTimeout(ctx, callTimeout)
+	read, cancel := context.WithTimeout(ctx, t.Timing.Call)
 	defer cancel()
 	view, err := t.Viewer.ReadView(read)
 	if err != nil {
 		if ctx.Err() == nil {
-			t.Logger.Warn("failover: cannot read the state, and looks again in "+interval.String(), "error", err)
+			t.Logger.Warn("failover: cannot read the state, and looks again in "+t.Timing.Interval.String(), "error", err)
 		}
 		return
 	}
@@ -145,7 +160,7 @@ func (t *term) pass(ctx context.Context) {
 // propose stamps a command of the leader's own and returns what became of it. Commands carry no token: what is not known to
 // have happened is looked up in the next pass, and the state machine refuses what has happened already.
 func (t *term) propose(ctx context.Context, c fsm.Command) (fsm.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Timing.Call)
 	defer cancel()
 	return t.Applier.Apply(ctx, fsm.Meta{At: time.Now().UnixNano(), Actor: "cluster"}, c)
 }

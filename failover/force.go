@@ -30,7 +30,7 @@ func (c *Controller) prepare(ctx context.Context, id cairn.ShareID, to cairn.Rep
 	for i := range chosen {
 		asked[i] = &chosen[i]
 	}
-	ask(ctx, c.config.Asker, asked)
+	ask(ctx, c.config, asked)
 	for _, s := range chosen {
 		if s.silent != nil {
 			return fsm.Failover{}, fmt.Errorf("%s: node %s does not say how far its replica is (%v)%s: %w",
@@ -87,7 +87,7 @@ func (c *Controller) Force(ctx context.Context, meta fsm.Meta, share cairn.Share
 	}
 	// Who asked may go; what was proposed must be known, or the node is withheld its lease for the rest of the term: the decision
 	// may come yet.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.config.Timing.Call)
 	defer cancel()
 	result, err := c.config.Applier.Apply(ctx, meta, &fsm.FailoverShares{Failovers: []fsm.Failover{part}})
 	certain := errors.Is(err, cairn.ErrUnavailable) || errors.Is(err, cairn.ErrUpgrade) // that nothing was done

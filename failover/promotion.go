@@ -27,7 +27,7 @@ func (t *term) callOff(ctx context.Context, view *fsm.View) {
 		case result.Err != nil:
 			t.Logger.Warn("promotion: is overdue and was not called off", "share", share.ID, "error", result.Err)
 		default:
-			t.Logger.Warn("promotion: called off, because it was not done in "+promotionTimeout.String(), "share", share.ID, "replica", task.Replica)
+			t.Logger.Warn("promotion: called off, because it was not done in "+t.Timing.Promotion.String(), "share", share.ID, "replica", task.Replica)
 		}
 	}
 }

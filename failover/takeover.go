@@ -47,7 +47,7 @@ type takeover struct {
 // failOver decides for every stranded share, and adds to found why it cannot.
 func (t *term) failOver(ctx context.Context, view *fsm.View, found map[cairn.ShareID]reason) {
 	shares := strandedShares(view)
-	ask(ctx, t.Asker, candidates(shares))
+	ask(ctx, t.Config, candidates(shares))
 	var decided []takeover
 	for i := range shares {
 		s := &shares[i]

@@ -15,6 +15,7 @@ import (
 // for a moment is never taken for one that was down all the time.
 type watch struct {
 	viewer Viewer
+	timing Timing
 	wake   chan struct{}
 
 	mu         sync.Mutex
@@ -36,9 +37,9 @@ type rest struct {
 	since   time.Time
 }
 
-func newWatch(viewer Viewer) *watch {
+func newWatch(viewer Viewer, timing Timing) *watch {
 	return &watch{
-		viewer: viewer, wake: make(chan struct{}, 1), down: make(map[cairn.NodeID]time.Time),
+		viewer: viewer, timing: timing, wake: make(chan struct{}, 1), down: make(map[cairn.NodeID]time.Time),
 		promotions: make(map[cairn.ShareID]promotion), rests: make(map[cairn.ShareID]rest),
 	}
 }
@@ -142,7 +143,7 @@ func (w *watch) running() (n int, overdue []promotion) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, p := range w.promotions {
-		if time.Since(p.seen) >= promotionTimeout {
+		if time.Since(p.seen) >= w.timing.Promotion {
 			overdue = append(overdue, p)
 		}
 	}
@@ -158,5 +159,5 @@ func (w *watch) restOf(share cairn.ShareID) (cairn.ReplicaID, time.Duration) {
 	if !known {
 		return "", 0
 	}
-	return r.replica, promotionRest - time.Since(r.since)
+	return r.replica, w.timing.Rest - time.Since(r.since)
 }

@@ -16,7 +16,7 @@ func TestWatchAfterARestore(t *testing.T) {
 		f.share("a", "manual", 1, 2)
 		f.must(&fsm.PromoteShare{Share: "a", Replica: "a-2", Task: "task-1"})
 		f.must(&fsm.DrainNode{Node: "n2", Draining: true})
-		w := newWatch(f)
+		w := newWatch(f, DefaultTiming())
 		w.changed(nil)
 		f.must(&fsm.StopTask{Share: "a", Task: f.View().Task("a").ID})
 		f.must(&fsm.PromoteShare{Share: "a", Replica: "a-2", Task: "task-2"})

@@ -1,6 +1,7 @@
 package replication
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,9 @@ const (
 type Connections struct {
 	// Dial makes a connection with those options besides what reaches and proves the node.
 	Dial func(node cairn.NodeID, options ...grpc.DialOption) (*grpc.ClientConn, error)
+	// Silence is how long a connection may bring nothing before the other node is asked whether it is there; it then has half as
+	// long to answer. 0 is 10 s.
+	Silence time.Duration
 
 	mu     sync.Mutex
 	conns  map[cairn.NodeID]*grpc.ClientConn
@@ -41,7 +45,7 @@ func (c *Connections) Conn(_ context.Context, node cairn.NodeID) (*grpc.ClientCo
 	if conn := c.conns[node]; conn != nil {
 		return conn, nil
 	}
-	conn, err := c.Dial(node, options()...)
+	conn, err := c.Dial(node, options(cmp.Or(c.Silence, 10*time.Second))...)
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +69,12 @@ func (c *Connections) Close() error {
 	return errors.Join(failed...)
 }
 
-func options() []grpc.DialOption {
+func options(silence time.Duration) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithInitialWindowSize(window),
 		grpc.WithInitialConnWindowSize(connectionWindow),
 		grpc.WithReadBufferSize(chunkBytes),
 		// A watch sends nothing, so it would never notice that the other machine was unplugged.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silence, Timeout: silence / 2}),
 	}
 }

@@ -16,13 +16,14 @@ const (
 	gatherPause = 20 * time.Millisecond
 	// gatherMost bounds a command; its entry stays well below what Raft sends in one message.
 	gatherMost = 256
-	// gatherTimeout bounds the proposal, which outlives the callers that wait for it.
-	gatherTimeout = 10 * time.Second
 )
 
 // Gatherer is an Applier that sends reports which come at about the same time as one command. Every caller gets the answer
 // to its own report. All other commands pass.
 type Gatherer struct {
+	// Timeout bounds a proposal, which outlives the callers that wait for it.
+	Timeout time.Duration
+
 	applier Applier
 
 	mu      sync.Mutex
@@ -39,7 +40,9 @@ type gathered struct {
 }
 
 // NewGatherer gathers reports in front of an applier.
-func NewGatherer(applier Applier) *Gatherer { return &Gatherer{applier: applier} }
+func NewGatherer(applier Applier) *Gatherer {
+	return &Gatherer{Timeout: 10 * time.Second, applier: applier}
+}
 
 // Apply implements Applier.
 func (g *Gatherer) Apply(ctx context.Context, meta fsm.Meta, c fsm.Command) (fsm.Result, error) {
@@ -84,7 +87,7 @@ func (g *Gatherer) run() {
 
 // send proposes one command for all of the batch, and answers.
 func (g *Gatherer) send(batch []*gathered) {
-	ctx, cancel := context.WithTimeout(context.Background(), gatherTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), g.Timeout)
 	defer cancel()
 	c := &fsm.ReportReplicas{Node: batch[0].report.Node, Reports: make([]fsm.ReportReplica, len(batch))}
 	for i, one := range batch {

@@ -18,7 +18,7 @@ import (
 // silence is after how long a connection breaks on which nothing comes through, and how long a dial waits for nobody.
 const (
 	silence  = 5 * scale * time.Second
-	dialWait = 2 * time.Second
+	dialWait = scale * 2 * time.Second
 )
 
 // network connects hosts by name. Streams lose nothing, as TCP: what does not come through comes later, or the connection
@@ -132,7 +132,7 @@ func (n *network) dial(ctx context.Context, from, address string) (net.Conn, err
 		reached := p != nil && n.open(from, p.host) && n.open(p.host, from)
 		n.mu.Unlock()
 		wait := dialWait / 4
-		if reached {
+		if reached || p == nil {
 			wait = 2 * delay
 		}
 		select {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -34,12 +33,21 @@ func timing() cluster.Timing {
 	t := cluster.DefaultTiming()
 	for _, d := range []*time.Duration{
 		&t.Raft.Heartbeat, &t.Raft.DiskLimit, &t.Raft.RPC, &t.Lease.TTL, &t.Lease.Margin, &t.Heartbeat, &t.Election, &t.Stable, &t.Pilot, &t.Checkpoint,
+		&t.Raft.Read, &t.Dial, &t.Handshake, &t.Call,
 	} {
 		*d *= scale
 	}
 	t.Raft.Commit = t.Raft.Heartbeat / 3 // the only one that is longer than in proportion: it is what an idle cluster costs most by
 	t.Raft.SnapshotEvery, t.Raft.SnapshotCheck, t.Raft.TrailingLogs = 150, 5*time.Minute, 20
 	t.Probe = 2 * t.Heartbeat
+	return t
+}
+
+func failoverTiming() failover.Timing {
+	t := failover.DefaultTiming()
+	for _, d := range []*time.Duration{&t.Interval, &t.Ask, &t.Call, &t.Promotion, &t.Rest} {
+		*d *= scale
+	}
 	return t
 }
 
@@ -53,7 +61,7 @@ type machine struct {
 	shelf   *shelf
 	skew    atomic.Int64 // of its wall clock
 	hung    atomic.Pointer[chan struct{}]
-	process *process // nil while none runs
+	process *process // nil while none runs; replaced by the judging goroutine, under the lock of the users once there are any
 }
 
 // process is one life of a server: what cmd/cairn/node puts together, but for the API and WebDAV.
@@ -82,7 +90,7 @@ func (m *machine) dial(ctx context.Context, address string) (net.Conn, error) {
 	return m.world.network.dial(ctx, m.name, address)
 }
 
-// boot starts a process, which announces itself as soon as somebody listens.
+// boot starts a process, which announces itself as soon as somebody listens. The caller makes it that of the machine.
 func (m *machine) boot() *process {
 	w, logger := m.world, slog.New(slog.DiscardHandler)
 	if w.verbose {
@@ -116,19 +124,21 @@ func (m *machine) boot() *process {
 	p.pool = &pool{m.shelf, p}
 	p.guard = &replica.Guard{Node: p.self, Viewer: p.member, LeaseValid: p.member.LeaseValid}
 	p.exporter = &exporter{process: p, specs: make(map[drivers.ExportID]drivers.ExportSpec)}
-	p.conns = &replication.Connections{Dial: p.member.Dial}
+	p.conns = &replication.Connections{Dial: p.member.Dial, Silence: scale * 10 * time.Second}
 	client, hints := replication.NewClient(p.conns.Conn, 0), new(replication.Hints)
+	gatherer := replica.NewGatherer(p.member)
+	gatherer.Timeout *= scale
 	p.actor = replica.New(replica.Config{
-		Node: p.self, Viewer: p.member, Applier: replica.NewGatherer(p.member), Pools: map[cairn.PoolID]drivers.Pool{id: p.pool},
+		Node: p.self, Viewer: p.member, Applier: gatherer, Pools: map[cairn.PoolID]drivers.Pool{id: p.pool},
 		Exporters: map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: p.exporter},
-		Puller:    client, Hint: hints.Publish, Now: m.now, Logger: logger, Recheck: scale * time.Minute,
+		Puller:    client, Hint: hints.Publish, Now: m.now, Logger: logger, Recheck: scale * time.Minute, StepTimeout: scale * time.Minute,
 	})
-	p.runtime = actors.New(actors.Config{Logger: logger, Backoff: actors.Backoff{Min: scale * 200 * time.Millisecond, Max: scale * time.Minute}})
+	p.runtime = actors.New(actors.Config{Logger: logger, SlotTimeout: scale * 10 * time.Second, Backoff: actors.Backoff{Min: scale * 200 * time.Millisecond, Max: scale * time.Minute}})
 	p.runtime.Handle(cairn.KindReplica, p.actor)
 	p.runtime.Handle(cairn.KindPool, &replica.Sweeper{Actor: p.actor, Wake: p.runtime.Wake})
 	p.copies = replication.NewServer(replication.ServerConfig{Self: p.self, Viewer: p.member, Source: p.actor, Hints: hints, Caller: cluster.Caller})
 	watcher := &replication.Watcher{Self: p.self, State: p.member.Machine(), Conn: p.conns.Conn, Wake: func(id cairn.ReplicaID) { p.wake(string(id)) }}
-	decider = failover.New(failover.Config{Viewer: p.member, Applier: p.member, Asker: client, Leases: p.member, Changes: p.member.Machine(), Logger: logger})
+	decider = failover.New(failover.Config{Viewer: p.member, Applier: p.member, Asker: client, Leases: p.member, Changes: p.member.Machine(), Logger: logger, Timing: failoverTiming()})
 	close(assembled)
 	p.grpc = grpc.NewServer(replication.ServerOption(), grpc.Creds(p.member.ServerCredentials()),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true})) // as package rpc/server has it
@@ -138,7 +148,6 @@ func (m *machine) boot() *process {
 	p.running.Go(func() { watcher.Run(ctx) })
 	p.running.Go(func() { p.follow(ctx) })
 	p.running.Go(func() { p.announce(ctx) })
-	m.process = p
 	return p
 }
 
@@ -185,7 +194,7 @@ func (p *process) announce(ctx context.Context) {
 		Protocols: []cairn.Protocol{cairn.ProtocolWebDAV}, Capabilities: drivers.CapabilitiesOf(p.pool),
 	}
 	for ctx.Err() == nil {
-		attempt, cancel := context.WithTimeout(ctx, 30*time.Second)
+		attempt, cancel := context.WithTimeout(ctx, scale*30*time.Second)
 		err := p.member.Announce(attempt, cairn.Node{HTTPAddress: p.address}, []cairn.Pool{pool})
 		cancel()
 		if err == nil {
@@ -194,7 +203,7 @@ func (p *process) announce(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(5 * time.Second):
+		case <-time.After(scale * 5 * time.Second):
 		}
 	}
 }
@@ -215,22 +224,7 @@ func (p *process) die(silently bool) {
 	if err != nil && p.world.verbose {
 		p.world.t.Logf("%s: %v", p.name, err)
 	}
-	p.process = nil
 	p.world.network.change(func() { delete(p.world.network.frozen, p.name) })
-	p.loseUnsynced()
-}
-
-// loseUnsynced takes the files back to what was synced, where somebody has kept that: see chaos/bugs/powerloss.
-func (m *machine) loseUnsynced() {
-	kept, err := filepath.Glob(filepath.Join(m.dir, "raft", "*.durable"))
-	if err != nil {
-		m.world.t.Fatal(err)
-	}
-	for _, name := range kept {
-		if err := os.Rename(name, name[:len(name)-len(".durable")]); err != nil {
-			m.world.t.Fatal(err)
-		}
-	}
 }
 
 // hang makes the disk of the log answer nothing until release.

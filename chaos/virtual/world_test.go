@@ -158,14 +158,14 @@ func (w *world) found() bool {
 	if _, err := cluster.Init(cluster.InitConfig{DataDir: first.dir, NodeName: first.name, ClusterName: "virtual", Hosts: []string{"10.0.0.1"}}); err != nil {
 		w.t.Fatal(err)
 	}
-	first.boot()
+	first.process = first.boot()
 	for _, m := range w.machines[1:] {
 		joined := w.wait("a node joins", scale*time.Minute, func() bool {
 			p := w.leader()
 			if p == nil {
 				return false
 			}
-			ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(w.t.Context(), scale*time.Minute)
 			defer cancel()
 			token, _, err := p.member.CreateToken(ctx, w.meta(), m.name, 0)
 			if err != nil {
@@ -180,7 +180,7 @@ func (w *world) found() bool {
 		if !joined {
 			return false
 		}
-		m.boot()
+		m.process = m.boot()
 	}
 	return w.wait("all vote", scale*time.Minute, func() bool {
 		p := w.leader()

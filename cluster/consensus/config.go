@@ -35,6 +35,8 @@ type Timing struct {
 	DiskLimit time.Duration
 	// RPC bounds one exchange with a peer; a snapshot gets as much for every 256 KiB.
 	RPC time.Duration
+	// Read bounds one round of proof that this node leads; callers' own deadlines may be shorter.
+	Read time.Duration
 	// SnapshotEvery is how many commands are applied before the next snapshot; SnapshotCheck how often that is looked at.
 	SnapshotEvery uint64
 	SnapshotCheck time.Duration
@@ -49,6 +51,7 @@ func DefaultTiming() Timing {
 		Commit:        10 * time.Millisecond,
 		DiskLimit:     time.Second,
 		RPC:           3 * time.Second,
+		Read:          2 * time.Second,
 		SnapshotEvery: 65_536,
 		SnapshotCheck: 2 * time.Minute,
 		TrailingLogs:  10_240,

@@ -11,9 +11,6 @@ import (
 	"github.com/cairn-storage/cairn/cluster/guard"
 )
 
-// readTimeout bounds one round of proof; the callers' own deadlines may be shorter.
-const readTimeout = 2 * time.Second
-
 var errUnproven = fmt.Errorf("leader: could not prove in time that it still leads: %w", cairn.ErrUnavailable)
 
 // ReadIndex returns a log index that contains everything that was acknowledged anywhere before the call, and that this
@@ -22,7 +19,7 @@ func (e *Engine) ReadIndex(ctx context.Context) (uint64, error) { return e.reads
 
 // readRound is thesis 6.4 with the proof from the ledger.
 func (e *Engine) readRound(ctx context.Context) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.config.Timing.Read)
 	defer cancel()
 	if !e.Leading() {
 		return 0, ErrNotLeader

@@ -71,6 +71,7 @@ func Open(c Config) (*Gossip, error) {
 	config.ProbeInterval, config.ProbeTimeout, config.GossipInterval = probe, probe/2, probe/4
 	config.PushPullInterval = 150 * probe
 	config.SuspicionMult, config.Transport = 3, c.Transport
+	config.EnableCompression = false // a packet of names and addresses gets hardly smaller, and it was half of what gossip costs
 	members := &known{members: make(map[string]Member)}
 	config.Delegate, config.Events = delegate{meta}, members
 	config.Logger = log.New(lines{c.Logger}, "", 0)

@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	// handshakeTimeout is how long a peer may take to prove who it is.
-	handshakeTimeout = 5 * time.Second
 	// maxHandshakes bounds what strangers can make the node do at once. The accept loop waits while it is reached, so
-	// at worst a flood slows newcomers for one handshakeTimeout; connections that exist are not affected.
+	// at worst a flood slows newcomers for as long as a handshake may take; connections that exist are not affected.
 	maxHandshakes = 256
 	// backlog is how many finished connections wait for their listener before they are dropped.
 	backlog = 64
@@ -33,6 +31,7 @@ type Mux struct {
 	listener  net.Listener
 	listeners map[string]*listener
 	config    *tls.Config
+	patience  time.Duration // with a handshake
 	logger    *slog.Logger
 	slots     chan struct{}
 	ctx       context.Context
@@ -40,12 +39,13 @@ type Mux struct {
 	running   sync.WaitGroup
 }
 
-// New starts to serve the listener, which it then owns.
-func New(inner net.Listener, protocols Protocols, logger *slog.Logger) *Mux {
+// New starts to serve the listener, which it then owns. Patience is how long a peer may take to prove who it is.
+func New(inner net.Listener, protocols Protocols, patience time.Duration, logger *slog.Logger) *Mux {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Mux{
 		listener:  inner,
 		listeners: make(map[string]*listener),
+		patience:  patience,
 		logger:    logger,
 		slots:     make(chan struct{}, maxHandshakes),
 		ctx:       ctx,
@@ -116,7 +116,7 @@ func (m *Mux) accept() {
 }
 
 func (m *Mux) handshake(conn net.Conn) {
-	ctx, cancel := context.WithTimeout(m.ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(m.ctx, m.patience)
 	defer cancel()
 	secure := tls.Server(conn, m.config)
 	if err := secure.HandshakeContext(ctx); err != nil {

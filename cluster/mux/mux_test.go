@@ -28,7 +28,7 @@ func port(t *testing.T) (*identity.Identity, string) {
 		identity.ProtocolGRPC: id.ServerConfig(tls.RequireAndVerifyClientCert, identity.ProtocolGRPC),
 		identity.ProtocolRaft: id.ServerConfig(tls.RequireAndVerifyClientCert, identity.ProtocolRaft),
 		identity.ProtocolJoin: id.ServerConfig(tls.NoClientCert, identity.ProtocolJoin),
-	}, slog.New(slog.DiscardHandler))
+	}, 5*time.Second, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		if err := m.Close(); err != nil {
 			t.Error(err)
