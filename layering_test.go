@@ -37,7 +37,7 @@ var layers = map[string][]string{
 	"drivers/drivertest":      {"", "drivers"},
 	"drivers/nfs":             {"", "drivers", "drivers/tool"},
 	"drivers/nfs/nfstest":     {"", "drivers/tool", "deploy/lab"},
-	"drivers/ganesha":         {"", "drivers", "drivers/tool", "drivers/nfs/record"},
+	"drivers/ganesha":         {"", "drivers", "drivers/tool", "drivers/nfs/record", "drivers/nfs/compound"},
 	"replication":             {"", "fsm", "actors", "rpc"},
 	"rpc/pb":                  {},
 	"rpc/errs":                {""},

@@ -46,6 +46,7 @@ func TestNFSFailover(t *testing.T) {
 	}
 	withWires(t, func(t *testing.T) (*wires.Network, error) { return bridge(t, 3) }, func(t *testing.T, n *network) {
 		s := startFencedNFS(t, n)
+		s.drilled()
 		s.killed()
 		s.stopped()
 	})

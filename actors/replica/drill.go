@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/cairn-storage/cairn"
@@ -22,12 +23,33 @@ import (
 // for, and the actor removes it like everything half made.
 type Driller struct {
 	Actor *Actor
-	// Reach asks an exporter for the directory that it serves at url, as a client with that user and password would. A
-	// protocol that is missing cannot be drilled.
-	Reach map[cairn.Protocol]func(ctx context.Context, url, user, password string) error
+	// Clients ask this node's exporters. A protocol that is missing cannot be drilled.
+	Clients map[cairn.Protocol]DrillClient
 	// Source is what a snapshot of an active replica holds, as the node reads it that has it.
 	Source func(ctx context.Context, node cairn.NodeID, id cairn.ReplicaID, snap cairn.SnapshotID) (Content, error)
 	Wake   func(actors.Key)
+}
+
+// DrillClient is the client of a drill.
+type DrillClient struct {
+	// From are the addresses that it comes from, where clients are known by theirs; without any, it has a user's password.
+	From []string
+	// Reach asks for the directory that is served at url.
+	Reach func(ctx context.Context, url, user, password string) error
+}
+
+// rules let the client in, to read.
+func (c DrillClient) rules(password string) []cairn.AccessRule {
+	if len(c.From) == 0 {
+		return []cairn.AccessRule{{
+			ID: drillUser, Kind: cairn.AccessUser, Who: drillUser, Level: cairn.AccessRO, State: cairn.RuleActive, Secret: cairn.HashSecret([]byte(rand.Text()), password),
+		}}
+	}
+	var rules []cairn.AccessRule
+	for _, address := range c.From {
+		rules = append(rules, cairn.AccessRule{ID: cairn.RuleID(address), Kind: cairn.AccessIP, Who: address, Level: cairn.AccessRO, State: cairn.RuleActive})
+	}
+	return rules
 }
 
 // Drill is what one has shown.
@@ -177,7 +199,7 @@ func (d *Driller) prepare(ctx context.Context, id cairn.ReplicaID) (*drill, erro
 		return nil, fmt.Errorf("replica %s: the node of the active replica is down, so there is nothing to compare it with: %w", id, cairn.ErrPrecondition)
 	case !clones:
 		return nil, fmt.Errorf("pool %s: cannot clone: %w", row.Pool, cairn.ErrNotSupported)
-	case a.served[run.protocol] == nil || d.Reach[run.protocol] == nil:
+	case a.served[run.protocol] == nil || d.Clients[run.protocol].Reach == nil:
 		return nil, fmt.Errorf("node %s: cannot drill a share over %s: %w", a.cfg.Node, run.protocol, cairn.ErrNotSupported)
 	}
 	if run.object, err = pool.Stat(ctx, id); err != nil {
@@ -241,12 +263,10 @@ func (d *drill) serve(ctx context.Context, began time.Time, result *Drill) (root
 		return "", err
 	}
 	result.Cloned = time.Since(began)
-	password := rand.Text()
+	client, password := d.Clients[d.protocol], rand.Text()
 	locations, err := d.Actor.served[d.protocol].export(ctx, drivers.ExportSpec{
-		ID: drivers.ExportID{Replica: d.id}, Share: cairn.ShareID(d.id), Root: clone.Root, Epoch: d.standby.Epoch, ReadOnly: true, Size: clone.Size,
-		Rules: []cairn.AccessRule{{
-			ID: cairn.RuleID(d.id), Kind: cairn.AccessUser, Who: drillUser, Level: cairn.AccessRO, Secret: cairn.HashSecret([]byte(rand.Text()), password),
-		}},
+		ID: drivers.ExportID{Replica: d.id}, Share: cairn.ShareID(uuid.NewString()), Root: clone.Root, Epoch: d.standby.Epoch, ReadOnly: true, Size: clone.Size,
+		Rules: client.rules(password),
 	})
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", errExport, err)
@@ -255,7 +275,7 @@ func (d *drill) serve(ctx context.Context, began time.Time, result *Drill) (root
 	if len(locations) == 0 {
 		return "", fmt.Errorf("%w: is served nowhere", errExport)
 	}
-	if err := d.Reach[d.protocol](ctx, locations[0].URL, drillUser, password); err != nil {
+	if err := client.Reach(ctx, locations[0].URL, drillUser, password); err != nil {
 		return "", fmt.Errorf("ask it as a client: %w", err)
 	}
 	result.Answered = time.Since(began)

@@ -74,7 +74,7 @@ func (f *drillFleet) driller() *Driller {
 		Source: func(ctx context.Context, node cairn.NodeID, id cairn.ReplicaID, snap cairn.SnapshotID) (Content, error) {
 			return f.nodes[node].actor.Content(ctx, id, snap)
 		},
-		Reach: map[cairn.Protocol]func(context.Context, string, string, string) error{cairn.ProtocolWebDAV: f.reach},
+		Clients: map[cairn.Protocol]DrillClient{cairn.ProtocolWebDAV: {Reach: f.reach}},
 	}
 }
 
@@ -125,6 +125,32 @@ func TestDrill(t *testing.T) {
 	}
 }
 
+// A client that is known by its address is let in by it, and there is no password.
+func TestDrillByAddress(t *testing.T) {
+	f := newDrillFleet(t)
+	d := f.driller()
+	var seen []drivers.ExportSpec
+	d.Clients[cairn.ProtocolWebDAV] = DrillClient{From: []string{"10.0.0.2", "fd00::2"}, Reach: func(context.Context, string, string, string) error {
+		seen = slices.Collect(maps.Values(f.standby.exporter.specs))
+		return nil
+	}}
+	_, err := d.Drill(t.Context(), "r2")
+	ok(t, err)
+	var who []string
+	for _, spec := range seen {
+		for _, rule := range spec.Rules {
+			who = append(who, fmt.Sprintf("%s %s %s %s %t", rule.Kind, rule.Who, rule.Level, rule.State, rule.Secret.Hash == nil))
+		}
+		if !spec.ReadOnly || spec.Fenced || spec.Address.IsValid() {
+			t.Errorf("%+v", spec)
+		}
+	}
+	if want := []string{"ip 10.0.0.2 ro active true", "ip fd00::2 ro active true"}; !slices.Equal(who, want) {
+		t.Errorf("let in were %q, want %q", who, want)
+	}
+	f.clean()
+}
+
 // A standby that does not hold what its active replica holds is found out.
 func TestDrillFindsADifference(t *testing.T) {
 	for name, damage := range map[string]func(root string) error{
@@ -142,7 +168,7 @@ func TestDrillFindsADifference(t *testing.T) {
 				ok(t, damage(snap.Root))
 			}
 			d := f.driller()
-			d.Reach[cairn.ProtocolWebDAV] = func(context.Context, string, string, string) error { return nil }
+			d.Clients[cairn.ProtocolWebDAV] = DrillClient{Reach: func(context.Context, string, string, string) error { return nil }}
 			got, err := d.Drill(t.Context(), "r2")
 			ok(t, err)
 			if got.Content == got.Source {
@@ -165,14 +191,14 @@ func TestDrillRefuses(t *testing.T) {
 			f.must(f, &fsm.SetNodeState{Node: "node-1", State: cairn.NodeDown})
 		}, cairn.ErrPrecondition, "is down"},
 		{"busy", func(f *drillFleet, d *Driller) { f.standby.actor.drill = newDrill("r9") }, cairn.ErrBusy, "another drill"},
-		{"protocol", func(_ *drillFleet, d *Driller) { clear(d.Reach) }, cairn.ErrNotSupported, "webdav"},
+		{"protocol", func(_ *drillFleet, d *Driller) { clear(d.Clients) }, cairn.ErrNotSupported, "webdav"},
 		{"source", func(_ *drillFleet, d *Driller) {
 			d.Source = func(context.Context, cairn.NodeID, cairn.ReplicaID, cairn.SnapshotID) (Content, error) {
 				return Content{}, cairn.ErrUnavailable
 			}
 		}, cairn.ErrUnavailable, "what the active replica holds"},
 		{"client", func(_ *drillFleet, d *Driller) {
-			d.Reach[cairn.ProtocolWebDAV] = func(context.Context, string, string, string) error { return cairn.ErrTimeout }
+			d.Clients[cairn.ProtocolWebDAV] = DrillClient{Reach: func(context.Context, string, string, string) error { return cairn.ErrTimeout }}
 		}, cairn.ErrTimeout, "as a client"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -291,8 +317,8 @@ func (f *drillFleet) sweep() {
 func TestDrillAndSweep(t *testing.T) {
 	f := newDrillFleet(t)
 	d := f.driller()
-	reach := d.Reach[cairn.ProtocolWebDAV]
-	d.Reach[cairn.ProtocolWebDAV] = func(ctx context.Context, url, user, password string) error {
+	reach := d.Clients[cairn.ProtocolWebDAV].Reach
+	d.Clients[cairn.ProtocolWebDAV] = DrillClient{Reach: func(ctx context.Context, url, user, password string) error {
 		f.sweep()
 		f.standby.exporter.do = func(_ context.Context, name string, change func() error) error {
 			if name == "unexport" {
@@ -301,7 +327,7 @@ func TestDrillAndSweep(t *testing.T) {
 			return change()
 		}
 		return reach(ctx, url, user, password)
-	}
+	}}
 	if _, err := d.Drill(t.Context(), "r2"); !errors.Is(err, errMemory) {
 		t.Fatal(err)
 	}

@@ -1,24 +1,22 @@
 package ganesha_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/cairn-storage/cairn/drivers/nfs/compound"
 )
 
 // Operations and statuses of RFC 7530.
 const (
-	opLock, opLookup, opOpen, opOpenConfirm, opPutRootFH = 12, 15, 18, 20, 24
-	opSetClientID, opSetClientIDConfirm                  = 35, 36
+	opLock, opOpen, opOpenConfirm, opSetClientID, opSetClientIDConfirm = 12, 18, 20, 35, 36
 
-	statusOK, statusGrace, statusNoGrace, statusReclaimBad = 0, 10013, 10033, 10034
+	statusGrace, statusNoGrace, statusReclaimBad compound.Status = 10013, 10033, 10034
 )
 
 // client is an NFSv4.0 client that opens a file and locks it: libnfs cannot reclaim what it had.
@@ -28,7 +26,7 @@ type client struct {
 	addr   string
 	name   string
 	path   []string // of the directory that is exported
-	conn   net.Conn
+	conn   *compound.Conn
 	id     uint64
 	serial uint32 // of the owner's requests
 }
@@ -38,7 +36,7 @@ func (c *client) connect() {
 	c.t.Helper()
 	c.serial = 0
 	for {
-		conn, err := new(net.Dialer).DialContext(c.ctx, "tcp", c.addr)
+		conn, err := compound.Dial(c.ctx, c.addr)
 		if err == nil {
 			c.conn = conn
 			break
@@ -48,119 +46,74 @@ func (c *client) connect() {
 		}
 	}
 	c.t.Cleanup(func() { _ = c.conn.Close() })
-	known := new(xdr).u32(opSetClientID).raw([]byte("boot0001")).opaque(c.name)
-	known.u32(0x40000000).opaque("tcp").opaque("127.0.0.1.0.0").u32(1)
+	known := compound.Op(opSetClientID).Raw([]byte("boot0001")).Opaque(c.name)
+	known.U32(0x40000000).Opaque("tcp").Opaque("127.0.0.1.0.0").U32(1)
 	answer, status := c.call(known)
-	if status != statusOK {
+	if status != compound.OK {
 		c.t.Fatalf("SETCLIENTID of %s: status %d", c.name, status)
 	}
 	c.id = binary.BigEndian.Uint64(answer)
-	if _, status := c.call(new(xdr).u32(opSetClientIDConfirm).raw(answer[:16])); status != statusOK {
+	if _, status := c.call(compound.Op(opSetClientIDConfirm).Raw(answer[:16])); status != compound.OK {
 		c.t.Fatalf("SETCLIENTID_CONFIRM of %s: status %d", c.name, status)
 	}
 }
 
 // open opens a file, which the client had open before if it is reclaimed, and returns the state.
-func (c *client) open(file string, reclaim bool) (state []byte, status uint32) {
+func (c *client) open(file string, reclaim bool) (state []byte, status compound.Status) {
 	c.t.Helper()
 	const both = 3
-	open := new(xdr).u32(opOpen).u32(c.serial).u32(both).u32(0).u64(c.id).opaque(c.name).u32(0)
+	open := compound.Op(opOpen).U32(c.serial).U32(both).U32(0).U64(c.id).Opaque(c.name).U32(0)
 	path := c.path
 	if reclaim {
 		path = append(path[:len(path):len(path)], file)
-		open.u32(1).u32(0) // CLAIM_PREVIOUS, of no delegation
+		open.U32(1).U32(0) // CLAIM_PREVIOUS, of no delegation
 	} else {
-		open.u32(0).opaque(file) // CLAIM_NULL
+		open.U32(0).Opaque(file) // CLAIM_NULL
 	}
-	answer, status := c.call(append(c.walk(path), open)...)
+	answer, status := c.call(append(compound.Walk(path...), open)...)
 	if status == statusGrace || status == statusNoGrace || status == statusReclaimBad {
 		c.serial++ // they count, and change nothing
 	}
-	if status != statusOK {
+	if status != compound.OK {
 		return nil, status
 	}
 	c.serial++
 	state = answer[:16]
 	const confirm = 2
 	if flags := binary.BigEndian.Uint32(answer[16+20:]); flags&confirm != 0 {
-		answer, status = c.call(append(c.walk(append(c.path[:len(c.path):len(c.path)], file)), new(xdr).u32(opOpenConfirm).raw(state).u32(c.serial))...)
-		if status != statusOK {
+		answer, status = c.call(append(compound.Walk(append(c.path[:len(c.path):len(c.path)], file)...), compound.Op(opOpenConfirm).Raw(state).U32(c.serial))...)
+		if status != compound.OK {
 			c.t.Fatalf("OPEN_CONFIRM of %s: status %d", c.name, status)
 		}
 		c.serial++
 		state = answer[:16]
 	}
-	return state, statusOK
+	return state, compound.OK
 }
 
 // lock locks the whole of a file that is open, or does so again.
-func (c *client) lock(file string, state []byte, reclaim bool) (status uint32) {
+func (c *client) lock(file string, state []byte, reclaim bool) (status compound.Status) {
 	c.t.Helper()
 	const write = 2
 	again := uint32(0)
 	if reclaim {
 		again = 1
 	}
-	lock := new(xdr).u32(opLock).u32(write).u32(again).u64(0).u64(1<<64 - 1)
-	lock.u32(1).u32(c.serial).raw(state).u32(0).u64(c.id).opaque("lock of " + c.name)
-	_, status = c.call(append(c.walk(append(c.path[:len(c.path):len(c.path)], file)), lock)...)
+	lock := compound.Op(opLock).U32(write).U32(again).U64(0).U64(1<<64 - 1)
+	lock.U32(1).U32(c.serial).Raw(state).U32(0).U64(c.id).Opaque("lock of " + c.name)
+	_, status = c.call(append(compound.Walk(append(c.path[:len(c.path):len(c.path)], file)...), lock)...)
 	c.serial++
 	return status
 }
 
-func (c *client) walk(path []string) []*xdr {
-	ops := []*xdr{new(xdr).u32(opPutRootFH)}
-	for _, name := range path {
-		ops = append(ops, new(xdr).u32(opLookup).opaque(name))
-	}
-	return ops
-}
-
-// call makes a COMPOUND of operations, of which all but the last answer with their status alone, and returns what the last
-// has answered, or the status of the one that failed.
-func (c *client) call(ops ...*xdr) (answer []byte, status uint32) {
+// call makes a COMPOUND, and fails the test if there is no answer.
+func (c *client) call(ops ...*compound.Args) (answer []byte, status compound.Status) {
 	c.t.Helper()
-	const callType, rpcVersion, program, version, compound, authSys = 0, 2, 100003, 4, 1, 1
-	who := new(xdr).u32(0).opaque("client").u32(0).u32(0).u32(0)
-	request := new(xdr).u32(7).u32(callType).u32(rpcVersion).u32(program).u32(version).u32(compound)
-	request.u32(authSys).opaque(who.String()).u32(0).u32(0) // and no verifier
-	request.opaque("").u32(0).u32(uint32(len(ops)))
-	for _, op := range ops {
-		request.raw(op.Bytes())
-	}
-	const last = 1 << 31
-	if _, err := c.conn.Write(append(binary.BigEndian.AppendUint32(nil, last|uint32(request.Len())), request.Bytes()...)); err != nil {
+	answer, status, err := c.conn.Call(c.ctx, ops...)
+	if err != nil {
 		c.t.Fatal(err)
 	}
-	var head [4]byte
-	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
-		c.t.Fatal(err)
-	}
-	reply := make([]byte, binary.BigEndian.Uint32(head[:])&^last)
-	if _, err := io.ReadFull(c.conn, reply); err != nil {
-		c.t.Fatal(err)
-	}
-	// xid, reply, accepted, verifier, success; then the status of all, an empty tag, how many have answered.
-	const front = 6*4 + 3*4
-	if len(reply) < front || !bytes.Equal(reply[4:24], append(binary.BigEndian.AppendUint32(nil, 1), make([]byte, 16)...)) {
-		c.t.Fatalf("RPC was answered with %x", reply)
-	}
-	status = binary.BigEndian.Uint32(reply[24:])
-	if status != statusOK {
-		return nil, status
-	}
-	return reply[front+8*len(ops):], statusOK
-}
-
-// xdr is what an operation is encoded in.
-type xdr struct{ bytes.Buffer }
-
-func (x *xdr) raw(data []byte) *xdr { x.Write(data); return x }
-func (x *xdr) u32(n uint32) *xdr    { return x.raw(binary.BigEndian.AppendUint32(nil, n)) }
-func (x *xdr) u64(n uint64) *xdr    { return x.raw(binary.BigEndian.AppendUint64(nil, n)) }
-
-func (x *xdr) opaque(text string) *xdr {
-	return x.u32(uint32(len(text))).raw([]byte(text)).raw(make([]byte, (4-len(text)%4)%4))
+	return answer, status
 }
 
 // TestNativeReclaim: who had a file open and locked gets both back from the Ganesha that is started after one that was killed,
@@ -178,10 +131,10 @@ func TestNativeReclaim(t *testing.T) {
 	for status == statusGrace && n.ctx.Err() == nil {
 		state, status = known.open("hello", false)
 	}
-	if status != statusOK {
+	if status != compound.OK {
 		t.Fatalf("OPEN: status %d", status)
 	}
-	if status := known.lock("hello", state, false); status != statusOK {
+	if status := known.lock("hello", state, false); status != compound.OK {
 		t.Fatalf("LOCK: status %d", status)
 	}
 
@@ -191,10 +144,10 @@ func TestNativeReclaim(t *testing.T) {
 		n.ok(n.ctx.Err())
 	}
 	known.connect()
-	if state, status = known.open("hello", true); status != statusOK {
+	if state, status = known.open("hello", true); status != compound.OK {
 		t.Fatalf("OPEN that reclaims, after a kill: status %d", status)
 	}
-	if status := known.lock("hello", state, true); status != statusOK {
+	if status := known.lock("hello", state, true); status != compound.OK {
 		t.Errorf("LOCK that reclaims, after a kill: status %d", status)
 	}
 	stranger.connect()

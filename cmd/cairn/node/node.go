@@ -158,7 +158,7 @@ func (n *Node) assemble(ctx context.Context) error {
 	n.runtime = actors.New(actors.Config{Logger: n.logger})
 	n.runtime.Handle(cairn.KindReplica, actor)
 	n.runtime.Handle(cairn.KindPool, &replica.Sweeper{Actor: actor, Wake: n.runtime.Wake})
-	n.copies.feed(n.config.Replication, n.member, actor, n.runtime.Wake)
+	n.copies.feed(n.config, n.member, actor, n.runtime.Wake)
 	n.waker = newWaker(self, n.member.Machine(), func(key actors.Key) {
 		actor.Interrupt(n.member.View(), cairn.ReplicaID(key.ID))
 		n.runtime.Wake(key)

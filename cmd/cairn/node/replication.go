@@ -68,12 +68,12 @@ func newReplicator(member *cluster.Node) *replicator {
 }
 
 // feed makes the parts that serve other nodes, and listen to them.
-func (r *replicator) feed(config ReplicationConfig, member *cluster.Node, actor *replica.Actor, wake func(actors.Key)) {
+func (r *replicator) feed(config Config, member *cluster.Node, actor *replica.Actor, wake func(actors.Key)) {
 	self := member.Identity().Node
-	rate, _ := config.rate() // was checked when the configuration was read
+	rate, _ := config.Replication.rate() // was checked when the configuration was read
 	r.server = replication.NewServer(replication.ServerConfig{
-		Self: self, Viewer: member, Source: actor, Hints: r.hints, Caller: cluster.Caller, Driller: newDriller(member, actor, r, wake),
-		Rate: rate, Compression: replication.Compression(config.Compression),
+		Self: self, Viewer: member, Source: actor, Hints: r.hints, Caller: cluster.Caller, Driller: newDriller(config, member, actor, r, wake),
+		Rate: rate, Compression: replication.Compression(config.Replication.Compression),
 	})
 	r.watcher = &replication.Watcher{
 		Self: self, State: member.Machine(), Conn: r.connections.Conn,

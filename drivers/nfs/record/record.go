@@ -217,10 +217,18 @@ func Name(spec drivers.ExportSpec) string {
 	if spec.ID.Snapshot != "" {
 		name = string(spec.ID.Snapshot)
 	}
-	if !isUUID(name) || !isUUID(string(spec.ID.Replica)) {
+	if !isUUID(name) || !isReplica(string(spec.ID.Replica)) {
 		return ""
 	}
 	return name
+}
+
+// isReplica reports whether text is a UUID, or what a drill names the clone of a replica: something plain, and then its UUID.
+func isReplica(text string) bool {
+	before := max(0, len(text)-36)
+	return isUUID(text[before:]) && !strings.ContainsFunc(text[:before], func(c rune) bool {
+		return !('a' <= c && c <= 'z' || '0' <= c && c <= '9' || c == '-')
+	})
 }
 
 // isUUID reports whether text is a UUID as Cairn writes it: lower case, with dashes.

@@ -281,3 +281,20 @@ func TestWriteFile(t *testing.T) {
 		t.Errorf("WriteFile left %v, %v; want the file and the directory", entries, err)
 	}
 }
+
+func TestName(t *testing.T) {
+	for replica, want := range map[cairn.ReplicaID]string{
+		replicaA:                             string(share),
+		"drill-ab12-" + replicaA:             string(share),
+		"":                                   "",
+		"a1":                                 "",
+		"../" + replicaA:                     "",
+		"drill\n" + replicaA:                 "",
+		replicaA + "-drill":                  "",
+		cairn.ReplicaID(replicaA[1:]) + "\n": "",
+	} {
+		if got := record.Name(spec(replica, 1)); got != want {
+			t.Errorf("replica %q: name %q, want %q", replica, got, want)
+		}
+	}
+}
