@@ -209,9 +209,10 @@ func (e *Engine) restart(between func() error) error {
 	return e.start(nil, true)
 }
 
-// healLog drops a log that contradicts a snapshot which the leader sends again and again.
+// healLog drops a log that contradicts a snapshot which the leader sends again and again. What it looks at may change until Raft has
+// stopped, so it looks again then.
 func (e *Engine) healLog(loop guard.Loop) error {
-	conflict, err := loop.Conflicts(e.stores.logs)
+	conflict, err := e.stores.snapshots.Contradicts(loop, e.stores.logs)
 	if err != nil {
 		return fmt.Errorf("raft log: %w", err)
 	}
@@ -219,8 +220,13 @@ func (e *Engine) healLog(loop guard.Loop) error {
 		e.config.Logger.Error("raft: the leader sends the same snapshot again and again, and the log does not say why; see the leader's log", "index", loop.Index)
 		return nil
 	}
-	e.config.Logger.Error("raft: log contradicts the leader's snapshot and was dropped; the snapshot has everything", "index", loop.Index)
-	return e.restart(e.stores.wipeLog)
+	return e.restart(func() error {
+		if conflict, err := e.stores.snapshots.Contradicts(loop, e.stores.logs); err != nil || !conflict {
+			return err
+		}
+		e.config.Logger.Error("raft: log contradicts the leader's snapshot and was dropped; the snapshot has everything", "index", loop.Index)
+		return e.stores.wipeLog()
+	})
 }
 
 // Terms receives true when this node becomes leader and false when it no longer is. Two true in a row cannot happen.

@@ -70,7 +70,7 @@ func openStores(c *Config, stopped <-chan struct{}) (_ *stores, err error) {
 	if c.Middleware != nil {
 		logs = c.Middleware(logs)
 	}
-	s.logs = s.disk.Watch(logs)
+	s.logs = s.snapshots.Watch(s.disk.Watch(logs))
 	return s, nil
 }
 

@@ -275,72 +275,92 @@ func halfWrittenVote(t *testing.T, guarded bool) {
 	}
 }
 
-// TestSnapshotLoop gives a follower a log whose entry at the leader's snapshot is of another term. As the library comes,
+// TestSnapshotLoop gives a follower a log whose entries are of another term than the leader's snapshot. As the library comes,
 // the leader sends the same snapshot without end. The guard notices, and with the log gone the follower catches up.
 func TestSnapshotLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const at = 5
-		first, second := newMember("n1"), newMember("n2")
-		connect([]*member{first, second})
-		installs := guard.NewInstalls(second.snaps)
-		second.snaps = installs
-		servers := raft.Configuration{Servers: []raft.Server{
-			{Suffrage: raft.Voter, ID: "n1", Address: "n1"}, {Suffrage: raft.Nonvoter, ID: "n2", Address: "n2"},
-		}}
-		sink, err := first.snaps.Create(1, at, 2, servers, 1, first.wire)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := sink.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := first.stable.SetUint64([]byte("CurrentTerm"), 2); err != nil {
-			t.Fatal(err)
-		}
-		for i := uint64(1); i <= at; i++ {
-			entry := &raft.Log{Index: i, Term: 1, Type: raft.LogNoop}
-			if i == 1 {
-				entry.Type, entry.Data = raft.LogConfiguration, raft.EncodeConfiguration(servers)
-			}
-			if err := second.disk.StoreLog(entry); err != nil {
-				t.Fatal(err)
-			}
-		}
-		first.start(t, false, heartbeat)
-		second.start(t, false, heartbeat)
-		loop := <-installs.Loops()
-		if loop != (guard.Loop{Index: at, Term: 2}) {
-			t.Errorf("noticed %+v", loop)
-		}
-		for range 10 {
-			<-installs.Loops() // it goes on, three installs each: this is the fault
-		}
-		if second.AppliedIndex() > at {
-			t.Fatal("the follower has caught up by itself: the test no longer shows the fault")
-		}
-		if conflict, err := loop.Conflicts(second.disk); err != nil || !conflict {
-			t.Fatalf("conflict: %v, %v", conflict, err)
-		}
+	for _, c := range []struct {
+		name     string
+		last     uint64 // entry of the follower's log
+		trailing uint64
+	}{
+		{"its log has the entry of the snapshot", 5, 0},
+		{"its log begins after the snapshot, because it is longer than what is kept", 9, 3},
+	} {
+		t.Run(c.name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { snapshotLoop(t, c.last, c.trailing) }) })
+	}
+}
 
-		if err := second.Shutdown().Error(); err != nil {
+func snapshotLoop(t *testing.T, last, trailing uint64) {
+	const at = 5
+	first, second := newMember("n1"), newMember("n2")
+	connect([]*member{first, second})
+	installs := guard.NewInstalls(second.snaps)
+	second.snaps, second.trailing = installs, trailing
+	servers := raft.Configuration{Servers: []raft.Server{
+		{Suffrage: raft.Voter, ID: "n1", Address: "n1"}, {Suffrage: raft.Nonvoter, ID: "n2", Address: "n2"},
+	}}
+	sink, err := first.snaps.Create(1, at, 2, servers, 1, first.wire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.stable.SetUint64([]byte("CurrentTerm"), 2); err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(1); i <= last; i++ {
+		entry := &raft.Log{Index: i, Term: 1, Type: raft.LogNoop}
+		if i == 1 {
+			entry.Type, entry.Data = raft.LogConfiguration, raft.EncodeConfiguration(servers)
+		}
+		if err := second.disk.StoreLog(entry); err != nil {
 			t.Fatal(err)
 		}
-		<-time.After(time.Second)
-		if err := second.disk.DeleteRange(1, at); err != nil {
-			t.Fatal(err)
-		}
-		_, second.wire.InmemTransport = raft.NewInmemTransport("n2")
-		connect([]*member{first, second})
-		second.start(t, false, heartbeat)
-		if err := first.Apply([]byte("x"), time.Second).Error(); err != nil {
-			t.Fatal(err)
-		}
-		<-time.After(10 * time.Second)
-		if second.AppliedIndex() != first.AppliedIndex() {
-			t.Errorf("healed follower is at %d, leader at %d", second.AppliedIndex(), first.AppliedIndex())
-		}
-		stop(t, []*member{first, second})
-	})
+	}
+	first.start(t, false, heartbeat)
+	second.start(t, false, heartbeat)
+	loop := <-installs.Loops()
+	if loop != (guard.Loop{Index: at, Term: 2}) {
+		t.Errorf("noticed %+v", loop)
+	}
+	for range 10 {
+		<-installs.Loops() // it goes on, three installs each: this is the fault
+	}
+	if second.AppliedIndex() > at {
+		t.Fatal("the follower has caught up by itself: the test no longer shows the fault")
+	}
+	conflict, err := installs.Contradicts(loop, second.disk)
+	if err != nil || !conflict {
+		t.Fatalf("conflict: %v, %v", conflict, err)
+	}
+	// Had it stored anything since, what stands behind the snapshot might count.
+	if err := installs.Watch(raft.NewInmemStore()).StoreLog(&raft.Log{Index: 1}); err != nil {
+		t.Fatal(err)
+	}
+	gone := second.disk.GetLog(at, &raft.Log{}) != nil
+	if conflict, err := installs.Contradicts(loop, second.disk); err != nil || conflict == gone {
+		t.Errorf("after an entry was stored: conflict: %v, %v; the entry of the snapshot is gone: %v", conflict, err, gone)
+	}
+
+	if err := second.Shutdown().Error(); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(time.Second)
+	if err := second.disk.DeleteRange(1, last); err != nil {
+		t.Fatal(err)
+	}
+	_, second.wire.InmemTransport = raft.NewInmemTransport("n2")
+	connect([]*member{first, second})
+	second.start(t, false, heartbeat)
+	if err := first.Apply([]byte("x"), time.Second).Error(); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(10 * time.Second)
+	if second.AppliedIndex() != first.AppliedIndex() {
+		t.Errorf("healed follower is at %d, leader at %d", second.AppliedIndex(), first.AppliedIndex())
+	}
+	stop(t, []*member{first, second})
 }
 
 // TestStuckTransfer cuts a leadership transfer short so that Raft's flag "transfer in progress" is never cleared. It runs

@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,8 @@ type member struct {
 
 	ledger    *guard.Ledger
 	transport *guard.Transport
+
+	trailing uint64 // Raft's default if 0
 }
 
 // disk is a log store whose writes can hang.
@@ -134,6 +137,7 @@ func (m *member) start(t *testing.T, guarded bool, timeout time.Duration) {
 	config := raft.DefaultConfig()
 	config.LocalID, config.Logger = m.id, hclog.NewNullLogger()
 	config.HeartbeatTimeout, config.ElectionTimeout, config.LeaderLeaseTimeout = timeout, timeout, timeout
+	config.TrailingLogs = cmp.Or(m.trailing, config.TrailingLogs)
 	var transport raft.Transport = m.wire
 	var logs raft.LogStore = m.disk
 	if guarded {
