@@ -120,6 +120,22 @@ func (z *ZFS) poolStatus(c *call) error {
 	return nil
 }
 
+// kstat is cat of what the kernel says of a pool, which anybody may read.
+func (z *ZFS) kstat(c *call) error {
+	name, ok := strings.CutPrefix(c.args[0], "/proc/spl/kstat/zfs/")
+	name, state := strings.CutSuffix(name, "/state")
+	if !ok || !state || len(c.args) != 1 {
+		return unknown("%s", c.cmd)
+	}
+	p := z.pools[name]
+	if p == nil || p.gone != nil {
+		return fail("cat: %s: No such file or directory", c.args[0])
+	}
+	health, err := z.poolProperty(p, "health")
+	c.stdout.WriteString(health.value + "\n")
+	return err
+}
+
 // poolSync: what has been written counts at once here.
 func (z *ZFS) poolSync(c *call) error {
 	for _, p := range z.poolsOf(c, c.args) {

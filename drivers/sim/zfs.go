@@ -250,6 +250,9 @@ func parseCall(c tool.Cmd) (*call, error) {
 	if len(c.Args) == 0 {
 		return nil, unknown("%s", c)
 	}
+	if name == "cat" {
+		return &call{cmd: c, do: (*ZFS).kstat, args: c.Args}, nil
+	}
 	verb := c.Args[0]
 	for short, long := range map[string]string{"snap": "snapshot", "recv": "receive", "umount": "unmount"} {
 		if verb == short {

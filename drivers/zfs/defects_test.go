@@ -60,7 +60,7 @@ func oneExecutor(f *fixture) {
 	f.snapshot("r1", "s1")
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, verb := range []string{"zfs list", "zfs create", "zfs snapshot", "zpool list"} {
+	for _, verb := range []string{"zfs list", "zfs create", "zfs snapshot", "cat /proc/spl"} {
 		if !slices.ContainsFunc(f.ran, func(c string) bool { return strings.HasPrefix(c, verb) }) {
 			f.Errorf("%q did not go through the one runner", verb)
 		}

@@ -192,7 +192,7 @@ func (s stepper) Stream(ctx context.Context, c tool.Cmd, stdin io.Reader, stdout
 }
 
 func readOnly(c tool.Cmd) bool {
-	return slices.Contains([]string{"list", "get", "holds", "send", "sync"}, c.Args[0])
+	return c.Name == "cat" || slices.Contains([]string{"list", "get", "holds", "send", "sync"}, c.Args[0])
 }
 
 func must(t *testing.T, err error) {

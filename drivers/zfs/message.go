@@ -14,6 +14,8 @@ var (
 	// errGone: the tool says that there is no such dataset. It says the same of every dataset of a zpool that is not
 	// imported, so it is not cairn.ErrNotFound until the parent has answered as well.
 	errGone = errors.New("dataset does not exist")
+	// errNotImported: the kernel knows no zpool of that name.
+	errNotImported = fmt.Errorf("no such pool, or ZFS is not loaded: %w", cairn.ErrUnavailable)
 	// errForeign: something that is not ours has the name.
 	errForeign = fmt.Errorf("foreign object: %w", cairn.ErrExists)
 	// errTooSmall: a limit below what is in use.
@@ -35,6 +37,7 @@ type message struct {
 // else a tool says is an error of its own: it is neither absence nor success.
 var messages = []message{
 	// The pool.
+	{regexp.MustCompile(`^cat: /proc/spl/kstat/zfs/[^/]*/state: No such file or directory`), errNotImported},
 	{regexp.MustCompile(`pool I/O is currently suspended`), cairn.ErrUnavailable},
 	{regexp.MustCompile(`(?m)^cannot open '[^']*': (no such pool|pool is unavailable)`), cairn.ErrUnavailable},
 	{regexp.MustCompile(`one or more devices is currently unavailable`), cairn.ErrUnavailable},

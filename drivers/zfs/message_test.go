@@ -21,6 +21,7 @@ func TestDiagnose(t *testing.T) {
 		{"cannot create 'tank/nope/x': parent does not exist", errGone},
 		{"could not find any snapshots to destroy; check snapshot names.", errGone},
 		{"bookmark 'tank/r1#nope' does not exist.", errGone},
+		{"cat: /proc/spl/kstat/zfs/tank/state: No such file or directory", errNotImported},
 		{"cannot open 'tank': no such pool", cairn.ErrUnavailable},
 		{"cannot open 'tank': pool is unavailable", cairn.ErrUnavailable},
 		{"cannot set property for 'tank/r1': pool I/O is currently suspended", cairn.ErrUnavailable},

@@ -95,18 +95,17 @@ func bytes(n int64) string { return strconv.FormatInt(n, 10) }
 // been written counts, so it costs a flush of the zpool.
 func (p *Pool) Usage(ctx context.Context, id cairn.ReplicaID) (int64, error) {
 	return look(ctx, p, id, "usage", func(o *op) (int64, error) {
-		f, err := o.look()
-		if err != nil {
-			return 0, err
-		}
-		if err := f.checkReady(); err != nil {
+		if err := o.checkHealth(); err != nil { // a zpool that does not answer would not end its flush either
 			return 0, err
 		}
 		if err := o.sync(); err != nil {
 			return 0, err
 		}
-		f, err = o.lookAt(f.at)
-		return f.row.number("referenced"), err
+		f, err := o.look()
+		if err != nil {
+			return 0, err
+		}
+		return f.row.number("referenced"), f.checkReady()
 	})
 }
 

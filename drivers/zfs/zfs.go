@@ -1,5 +1,5 @@
 // Package zfs keeps replicas as datasets of OpenZFS 2.1 or newer, directly below one dataset of a zpool. It runs the zfs and
-// zpool tools and reads nothing but their parsable output.
+// zpool tools and reads nothing but their parsable output, and what the kernel says of the zpool's health.
 //
 // It does not know shares, exporters, clients or nodes, and it never touches a dataset, snapshot, bookmark or hold that does
 // not carry its mark. The layout, with what every operation leaves behind when power fails, is in ../DESIGN.md.
@@ -26,7 +26,7 @@ import (
 	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
-// Runner runs the zfs and zpool tools.
+// Runner runs the zfs and zpool tools, and cat for the kernel's word on a zpool.
 type Runner interface {
 	tool.Runner
 	tool.Streamer
@@ -158,17 +158,17 @@ func (o *op) open(mustExist bool) error {
 	case value != string(o.poolID):
 		return fmt.Errorf("belongs to pool %s, not to %s: %w", value, o.poolID, cairn.ErrPrecondition)
 	}
-	parent, err := o.parent()
+	rows, err := o.list("-d", "2", "-t", "filesystem,volume,snapshot", o.dataset)
 	if err != nil {
+		return err
+	}
+	parent := rows[0]
+	if err := o.checkParent(parent); err != nil {
 		return err
 	}
 	if parent["type"] != "filesystem" || !path.IsAbs(parent["mountpoint"]) {
 		return fmt.Errorf("is a %s with mountpoint %s; replicas need a file system with a mountpoint above them: %w",
 			parent["type"], parent["mountpoint"], cairn.ErrPrecondition)
-	}
-	rows, err := o.list("-d", "2", "-t", "filesystem,snapshot", o.dataset)
-	if err != nil {
-		return err
 	}
 	o.releaseStaleHolds(rows)
 	o.tidyAll(rows[1:])
@@ -197,8 +197,10 @@ func (o *op) checkHealth() error {
 	return err
 }
 
+// health asks the kernel what zpool would ask it, without what it costs to start zpool, since this stands before every call. With
+// failmode=continue a suspended zpool has the health of its disks; then zfs refuses to look at it.
 func (o *op) health() (string, error) {
-	out, err := o.query("zpool", "list", "-Hp", "-o", "health", o.zpool)
+	out, err := o.query("cat", "/proc/spl/kstat/zfs/"+o.zpool+"/state")
 	if err != nil {
 		return "", err
 	}
