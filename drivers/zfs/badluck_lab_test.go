@@ -17,6 +17,8 @@ import (
 
 func TestLabDefects(t *testing.T) { defects(t, lab(t)) }
 
+func TestLabAdoption(t *testing.T) { adoption(newFixture(t, lab(t), nil)) }
+
 func TestLabAside(t *testing.T) { asides(t, lab(t)) }
 
 func TestLabBadLuck(t *testing.T) {
