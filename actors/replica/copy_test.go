@@ -258,12 +258,12 @@ func simDisks(t *testing.T) *disks {
 
 // mortal runs tools until the process that asks is dead.
 type mortal struct {
-	*sim.ZFS
+	zfs.Runner
 	m *member
 }
 
 func (r mortal) Run(ctx context.Context, c tool.Cmd) (result tool.Result, err error) {
-	step := r.m.diskStep("", func() error { result, err = r.ZFS.Run(ctx, c); return nil })
+	step := r.m.diskStep("", func() error { result, err = r.Runner.Run(ctx, c); return nil })
 	if err == nil {
 		err = step
 	}
@@ -271,7 +271,7 @@ func (r mortal) Run(ctx context.Context, c tool.Cmd) (result tool.Result, err er
 }
 
 func (r mortal) Stream(ctx context.Context, c tool.Cmd, stdin io.Reader, stdout io.Writer) (result tool.Result, err error) {
-	step := r.m.diskStep("", func() error { result, err = r.ZFS.Stream(ctx, c, stdin, stdout); return nil })
+	step := r.m.diskStep("", func() error { result, err = r.Runner.Stream(ctx, c, stdin, stdout); return nil })
 	if err == nil {
 		err = step
 	}

@@ -61,6 +61,7 @@ func badLuck(t *testing.T, m machine) {
 		"exported": exported, "missing at start": missingAtStart, "another pool's": anotherPools, "unmounted": unmounted,
 		"busy": busyDataset, "others' snapshots": othersSnapshots, "full while receiving": fullWhileReceiving,
 		"specs": specs, "encrypted": encrypted, "not encrypted": plainIsNotEncrypted, "dependents": dependents, "holds left": holdsLeft,
+		"one transaction group": oneTransactionGroup,
 	} {
 		t.Run(name, func(t *testing.T) { run(newFixture(t, m, nil)) })
 	}
@@ -250,9 +251,9 @@ func specs(f *fixture) {
 		f.Errorf("a refused Create left something: %v", err)
 	}
 	f.create("r2", map[string]string{
-		"zfs:compression": "lz4", "zfs:recordsize": "1M", "zfs:atime": "off", "zfs:snapshot_reserve_percent": "50", "lvm:stripes": "2",
+		"zfs:compression": "lz4", "zfs:dedup": "on", "zfs:recordsize": "1M", "zfs:atime": "off", "zfs:snapshot_reserve_percent": "50", "lvm:stripes": "2",
 	})
-	for name, want := range map[string]string{"compression": "lz4", "recordsize": "1048576", "atime": "off", "quota": "201326592", "refquota": "134217728"} {
+	for name, want := range map[string]string{"compression": "lz4", "dedup": "on", "recordsize": "1048576", "atime": "off", "quota": "201326592", "refquota": "134217728"} {
 		if got := f.property(name, "r2"); got != want {
 			f.Errorf("%s: %s; want %s", name, got, want)
 		}
@@ -345,4 +346,15 @@ func holdsLeft(f *fixture) {
 	f.is("DeleteSnapshot of what somebody holds", f.p.DeleteSnapshot(f.Context(), "r1", 1, "s2"), cairn.ErrInUse)
 	f.zfs("release", "backup", f.s.dataset+"/r1@s2")
 	must(f.T, f.p.DeleteSnapshot(f.Context(), "r1", 1, "s2"))
+}
+
+// Snapshots of several replicas that are cut together are of one moment, and not only close to each other.
+func oneTransactionGroup(f *fixture) {
+	f.create("r1", nil)
+	f.create("r2", nil)
+	must(f.T, f.p.CreateGroupSnapshot(f.Context(), []drivers.Cut{{Replica: "r1", Epoch: 1, Snapshot: "s1"}, {Replica: "r2", Epoch: 1, Snapshot: "s2"}}))
+	f.snapshot("r2", "later")
+	if a, b := f.property("createtxg", "r1@s1"), f.property("createtxg", "r2@s2"); a != b || b == f.property("createtxg", "r2@later") {
+		f.Errorf("transaction groups of one group snapshot: %s and %s", a, b)
+	}
 }
