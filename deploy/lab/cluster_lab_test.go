@@ -42,7 +42,7 @@ func newOperator(t *testing.T) *operator {
 		run(t, "pkill", "-x", "rpc.mountd")
 		run(t, "pkill", "-x", "rpcbind")
 	})
-	c, err := local.New(local.Config{Dir: dir, Executable: "cairn", PoolSize: "64MiB", Patience: 60})
+	c, err := local.New(local.Config{Dir: dir, Executable: "cairn", PoolSize: "64MiB", Patience: 5})
 	check(t, err)
 	t.Cleanup(func() {
 		check(t, c.Close())

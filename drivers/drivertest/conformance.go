@@ -397,7 +397,11 @@ func (c *poolCase) calls(id cairn.ReplicaID, epoch uint64) []Action {
 
 func (c *poolCase) concurrentCalls() {
 	var lives sync.WaitGroup
-	for n := range 8 {
+	count := 8
+	if c.h.Patience > 0 { // where everything takes long, half of them meet as well
+		count = 4
+	}
+	for n := range count {
 		id := cairn.ReplicaID(fmt.Sprintf("r%d", n))
 		actions := []Action{create(id, 1, gib), fill(id, "one"), snapshot(id, 2, "s1-"+cairn.SnapshotID(id)), resize(id, 3, 2*gib)}
 		if n%2 == 0 {
@@ -418,8 +422,8 @@ func (c *poolCase) concurrentCalls() {
 		})
 	}
 	lives.Wait()
-	if seen := c.observe(); len(seen.Objects) != 4 || len(seen.Debris) > 0 {
-		c.Errorf("want four replicas and no debris:\n%s", seen)
+	if seen := c.observe(); len(seen.Objects) != count/2 || len(seen.Debris) > 0 {
+		c.Errorf("want %d replicas and no debris:\n%s", count/2, seen)
 	}
 }
 
