@@ -47,6 +47,7 @@ func TestNFSFailover(t *testing.T) {
 	withWires(t, func(t *testing.T) (*wires.Network, error) { return bridge(t, 3) }, func(t *testing.T, n *network) {
 		s := startFencedNFS(t, n)
 		s.drilled()
+		s.foreign()
 		s.killed()
 		s.stopped()
 	})
