@@ -174,15 +174,13 @@ func (n *Node) remove() {
 
 // Run implements tool.Runner: the tool runs on the node.
 func (n *Node) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
-	c.Args = n.enter(c.Name, c.Args)
-	c.Name = "nsenter"
+	c.Name, c.Args = n.Command(c.Name, c.Args...)
 	return tool.NewMachine().Run(ctx, c)
 }
 
 // Start starts a long-running process on the node. It ends with the node at the latest.
 func (n *Node) Start(s tool.Spec) (*tool.Process, error) {
-	s.Args = n.enter(s.Name, s.Args)
-	s.Name = "nsenter"
+	s.Name, s.Args = n.Command(s.Name, s.Args...)
 	return tool.Start(s)
 }
 
@@ -192,9 +190,10 @@ func (n *Node) Must(name string, args ...string) string {
 	return must(n.t, n, tool.Cmd{Name: name, Args: args})
 }
 
-func (n *Node) enter(name string, args []string) []string {
+// Command is a command of the test's machine that runs a tool on the node, for programs that take such a command.
+func (n *Node) Command(name string, args ...string) (string, []string) {
 	space := fmt.Sprintf("/proc/%d/ns/", n.anchor.Pid())
-	return append([]string{
+	return "nsenter", append([]string{
 		"--net=" + space + "net", "--uts=" + space + "uts", "--mount=" + space + "mnt", "--pid=" + space + "pid_for_children",
 		"--", name,
 	}, args...)
