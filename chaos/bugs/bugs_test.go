@@ -167,7 +167,7 @@ func (b *bug) mustBeFound(t *testing.T, budget time.Duration) {
 		case bytes.Contains(out, []byte("test timed out")):
 			t.Fatalf("the search does not end:\n%s", tail(out))
 		case !b.finds.Match(out):
-			t.Fatalf("the search fails, but finds something else than %q:\n%s", b.finds, tail(out))
+			t.Fatalf("the search fails, but finds something else than %q:\n%s", b.finds, out)
 		}
 		t.Logf("%s: found in %s, try %d: %s", b.what, time.Since(began).Round(100*time.Millisecond), tries, line(out, b.finds.FindIndex(out)))
 		return

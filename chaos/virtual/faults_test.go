@@ -96,6 +96,17 @@ func (t *trouble) end(m *machine, silently bool) {
 	p.die(silently)
 }
 
+// revive starts what has ended itself, as whoever supervises a server does.
+func (t *trouble) revive() {
+	for _, m := range t.up() {
+		if m.process.failed.Load() {
+			t.note("failed", "%s has ended itself", m.name)
+			t.end(m, false)
+			t.start()
+		}
+	}
+}
+
 func (t *trouble) start() {
 	for _, m := range t.machines {
 		if m.process == nil {
@@ -118,6 +129,10 @@ func (t *trouble) stop(m *machine) {
 	time.Sleep(long)
 	m.release()
 	t.network.change(func() { delete(t.network.frozen, m.name) })
+	for range 200 { // what it was told before may come now, and is old
+		time.Sleep(scale * 100 * time.Microsecond)
+		t.count()
+	}
 }
 
 func (t *trouble) hangDisk(m *machine) {

@@ -3,6 +3,7 @@ package virtual
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,8 +41,11 @@ type line struct {
 	at    time.Time
 }
 
+// blame notes a violation, once if it goes on.
 func (h *history) blame(format string, args ...any) {
-	h.wrong = append(h.wrong, fmt.Sprintf(format, args...))
+	if text := fmt.Sprintf(format, args...); !slices.Contains(h.wrong, text) {
+		h.wrong = append(h.wrong, text)
+	}
 }
 
 // ask notes that a write begins.
@@ -78,6 +82,17 @@ func (h *history) wrote(l line, share cairn.ShareID, others []string) {
 		h.blame("two writers: share %s takes writes on node %s in epoch %d, and on %s", share, l.node, l.epoch, other)
 	}
 	h.lines[share] = append(h.lines[share], l)
+}
+
+// twoWriters notes that a share is writable on more than one node.
+func (h *history) twoWriters(share cairn.ShareID, serving []*process) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var names []string
+	for _, p := range serving {
+		names = append(names, p.name)
+	}
+	h.blame("two writers: share %s may be written to on %s", share, strings.Join(names, " and "))
 }
 
 // acknowledged lists the writes to a share that were acknowledged up to now.

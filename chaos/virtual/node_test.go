@@ -33,13 +33,12 @@ func timing() cluster.Timing {
 	t := cluster.DefaultTiming()
 	for _, d := range []*time.Duration{
 		&t.Raft.Heartbeat, &t.Raft.DiskLimit, &t.Raft.RPC, &t.Lease.TTL, &t.Lease.Margin, &t.Heartbeat, &t.Election, &t.Stable, &t.Pilot, &t.Checkpoint,
-		&t.Raft.Read, &t.Dial, &t.Handshake, &t.Call,
+		&t.Raft.Read, &t.Raft.Stop, &t.Dial, &t.Handshake, &t.Call, &t.Probe,
 	} {
 		*d *= scale
 	}
 	t.Raft.Commit = t.Raft.Heartbeat / 3 // the only one that is longer than in proportion: it is what an idle cluster costs most by
 	t.Raft.SnapshotEvery, t.Raft.SnapshotCheck, t.Raft.TrailingLogs = 150, 5*time.Minute, 20
-	t.Probe = 2 * t.Heartbeat
 	return t
 }
 
@@ -68,6 +67,7 @@ type machine struct {
 type process struct {
 	*machine
 	dead     atomic.Bool // nothing that it still does counts
+	failed   atomic.Bool // it has ended itself
 	member   *cluster.Node
 	self     cairn.NodeID
 	pool     *pool
@@ -148,6 +148,13 @@ func (m *machine) boot() *process {
 	p.running.Go(func() { watcher.Run(ctx) })
 	p.running.Go(func() { p.follow(ctx) })
 	p.running.Go(func() { p.announce(ctx) })
+	p.running.Go(func() {
+		select {
+		case <-p.member.Stopped():
+			p.failed.Store(true)
+		case <-ctx.Done():
+		}
+	})
 	return p
 }
 

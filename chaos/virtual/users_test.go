@@ -35,6 +35,7 @@ func (w *world) invite() *users {
 	for _, share := range w.shares {
 		u.running.Go(func() { u.writeLines(share) })
 	}
+	u.running.Go(u.countWriters)
 	return u
 }
 
@@ -45,9 +46,11 @@ func (u *users) leave() {
 }
 
 // pause waits for a time that is pause in the mean; false at the end.
-func (u *users) pause(mean time.Duration) bool {
+func (u *users) pause(mean time.Duration) bool { return u.sleep(u.some(2 * mean)) }
+
+func (u *users) sleep(long time.Duration) bool {
 	select {
-	case <-time.After(u.some(2 * mean)):
+	case <-time.After(long):
 		return true
 	case <-u.ctx.Done():
 		return false
@@ -103,17 +106,39 @@ func (u *users) readRegister(name string) {
 	}
 }
 
+// serving lists who lets clients write to a share now; the caller holds the lock.
+func (u *users) serving(share cairn.ShareID) (serving []*process) {
+	for _, m := range u.up() {
+		if _, ok := m.process.exporter.writable(share); ok && !u.network.stopped(m.name) {
+			serving = append(serving, m.process)
+		}
+	}
+	return serving
+}
+
+// countWriters looks all the time whether a share has more than one node that lets clients write, which writers find only if
+// they come just then.
+func (u *users) countWriters() {
+	for u.sleep(scale * 50 * time.Millisecond) {
+		u.count()
+	}
+}
+
+func (u *users) count() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, share := range u.shares {
+		if serving := u.serving(share); len(serving) > 1 {
+			u.history.twoWriters(share, serving)
+		}
+	}
+}
+
 // writeLines appends numbered lines to a share wherever it is served.
 func (u *users) writeLines(share cairn.ShareID) {
 	for n := 1; u.pause(scale * 3 * time.Second); n++ {
 		u.mu.Lock()
-		var serving []*process
-		for _, m := range u.up() {
-			if _, ok := m.process.exporter.writable(share); ok && !u.network.stopped(m.name) {
-				serving = append(serving, m.process)
-			}
-		}
-		if len(serving) > 0 {
+		if serving := u.serving(share); len(serving) > 0 {
 			p := serving[u.pick(len(serving))]
 			text := fmt.Sprintf("%s-%d", share, n)
 			_ = p.exporter.write(share, text, func(spec drivers.ExportSpec) { // what fails is not acknowledged

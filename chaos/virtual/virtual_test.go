@@ -110,6 +110,7 @@ func (w *world) live(long time.Duration) {
 	for time.Since(w.began) < long && !w.t.Failed() {
 		for range 5 + w.pick(20) {
 			time.Sleep(w.some(scale * 8 * time.Second))
+			t.revive()
 			t.happen()
 			w.judge()
 			if w.t.Failed() {
@@ -137,7 +138,7 @@ func (t *trouble) recover() {
 		t.start()
 	}
 	t.network.change(func() { t.network.slow, t.network.loss = 2*time.Millisecond, 0 })
-	if !t.wait("everything is well again", scale*time.Minute, func() bool { t.operate(); return t.healthy() }) {
+	if !t.wait("everything is well again", scale*time.Minute, func() bool { t.revive(); t.operate(); return t.healthy() }) {
 		return
 	}
 	t.history.oneWriter()

@@ -37,6 +37,8 @@ type Timing struct {
 	RPC time.Duration
 	// Read bounds one round of proof that this node leads; callers' own deadlines may be shorter.
 	Read time.Duration
+	// Stop is how long an instance may take to stop. One whose disk hangs never does.
+	Stop time.Duration
 	// SnapshotEvery is how many commands are applied before the next snapshot; SnapshotCheck how often that is looked at.
 	SnapshotEvery uint64
 	SnapshotCheck time.Duration
@@ -52,6 +54,7 @@ func DefaultTiming() Timing {
 		DiskLimit:     time.Second,
 		RPC:           3 * time.Second,
 		Read:          2 * time.Second,
+		Stop:          10 * time.Second,
 		SnapshotEvery: 65_536,
 		SnapshotCheck: 2 * time.Minute,
 		TrailingLogs:  10_240,

@@ -14,9 +14,6 @@ import (
 	"github.com/cairn-storage/cairn/cluster/guard"
 )
 
-// stopTimeout is how long a Raft instance may take to stop. One whose disk hangs never does.
-const stopTimeout = 10 * time.Second
-
 // Engine owns the stores, the state machine and the Raft instance of a node. Its goroutines are one supervisor, one
 // forwarder of leadership changes per instance, and one per entry and barrier that Raft has not answered yet; Close awaits
 // all but those that wait for a disk that hangs.
@@ -122,14 +119,14 @@ func (e *Engine) start(found *raft.Configuration, again bool) error {
 }
 
 // stop ends an instance. After an error it may still be running, and needs its stores.
-func (i *instance) stop() error {
+func (i *instance) stop(limit time.Duration) error {
 	i.once.Do(func() {
 		stopped := make(chan error, 1)
 		go func() { stopped <- i.Shutdown().Error() }()
 		select {
 		case i.err = <-stopped:
-		case <-time.After(stopTimeout):
-			i.err = fmt.Errorf("raft: has not stopped within %s; the local disk may hang: %w", stopTimeout, cairn.ErrTimeout)
+		case <-time.After(limit):
+			i.err = fmt.Errorf("raft: has not stopped within %s; the local disk may hang: %w", limit, cairn.ErrTimeout)
 		}
 		close(i.done)
 	})
@@ -200,7 +197,7 @@ func (e *Engine) snapshot(r *raft.Raft) {
 }
 
 func (e *Engine) restart(between func() error) error {
-	if err := e.instance.Load().stop(); err != nil {
+	if err := e.instance.Load().stop(e.config.Timing.Stop); err != nil {
 		return err
 	}
 	if err := between(); err != nil {
@@ -289,7 +286,7 @@ func (e *Engine) Close() error {
 	e.cancel()
 	e.queue.close()
 	<-e.watched // no restart is under way
-	stopped := e.instance.Load().stop()
+	stopped := e.instance.Load().stop(e.config.Timing.Stop)
 	e.running.Wait()
 	if stopped != nil {
 		return stopped // an instance that may still be running keeps its stores
