@@ -150,6 +150,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("the proof came after %v, with the heartbeat that was due", waited)
 		}
 		stop(t, members)
+		<-time.After(2 * time.Second) // the last message to who has stopped is given up
 	})
 }
 
@@ -334,6 +335,10 @@ func snapshotLoop(t *testing.T, last, trailing uint64) {
 	if err != nil || !conflict {
 		t.Fatalf("conflict: %v, %v", conflict, err)
 	}
+	if err := second.Shutdown().Error(); err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(time.Second)
 	// Had it stored anything since, what stands behind the snapshot might count.
 	if err := installs.Watch(raft.NewInmemStore()).StoreLog(&raft.Log{Index: 1}); err != nil {
 		t.Fatal(err)
@@ -342,11 +347,6 @@ func snapshotLoop(t *testing.T, last, trailing uint64) {
 	if conflict, err := installs.Contradicts(loop, second.disk); err != nil || conflict == gone {
 		t.Errorf("after an entry was stored: conflict: %v, %v; the entry of the snapshot is gone: %v", conflict, err, gone)
 	}
-
-	if err := second.Shutdown().Error(); err != nil {
-		t.Fatal(err)
-	}
-	<-time.After(time.Second)
 	if err := second.disk.DeleteRange(1, last); err != nil {
 		t.Fatal(err)
 	}

@@ -62,9 +62,8 @@ func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, reque
 // the ledger. One that is asked for while another is under way to the same peer leaves after that; a peer that does not answer holds up one
 // goroutine, for as long as the real transport lets a request take.
 func (t *Transport) Heartbeat(peer raft.Server, self raft.ServerID, term uint64) {
-	address := t.EncodePeer(self, t.LocalAddr())
 	request := &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: address}, Term: term, Leader: address,
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(self), Addr: t.EncodePeer(self, t.LocalAddr())}, Term: term,
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
