@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn/chaos/local"
-	wires "github.com/cairn-storage/cairn/chaos/network"
 	"github.com/cairn-storage/cairn/deploy/lab/netlab"
 	"github.com/cairn-storage/cairn/drivers/tool"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
@@ -25,7 +24,7 @@ const (
 	// labPatience is how long nothing takes that works, on an emulated processor.
 	labPatience = 3 * time.Minute
 	// labSlowness is how many times as long as elsewhere servers wait for each other there.
-	labSlowness = 4
+	labSlowness = 10
 	// labMemory is where everything lies that would otherwise wait for the lab's disk.
 	labMemory = "/dev/shm"
 )
@@ -51,15 +50,12 @@ func startKernelNFS(t *testing.T) *kernelNFS {
 	t.Setenv("TMPDIR", labMemory)
 	private(t, "/srv/cairn")
 	private(t, "/etc/exports.d")
-	for i := range 3 {
-		makeZpool(t, zpoolOf(fmt.Sprint("n", i+1)))
-	}
 	net := netlab.New(t, 4)
-	must(t, "ip", "address", "add", wires.Gate+bridgeBits, "dev", "lab0")
+	must(t, "ip", "address", "add", networkGate+bridgeBits, "dev", "lab0")
 	for _, node := range net.Nodes[:3] {
 		serveNFS(t, node)
 	}
-	c := prepareWith(t, local.Config{Executable: onNodes(t, net.Nodes[:3]), Base: netip.MustParseAddr(wires.Base), Patience: labSlowness})
+	c := prepareWith(t, local.Config{Executable: onNodes(t, net.Nodes[:3]), Base: netip.MustParseAddr(networkBase), Patience: labSlowness})
 	c.slow = labSlowness
 	for range 3 {
 		s, err := c.Prepare()
@@ -101,111 +97,20 @@ func must(t *testing.T, command ...string) {
 }
 
 // serveNFS makes what a machine has before Cairn comes: an NFS server, with the shortest lease and period of grace that it
-// takes.
+// takes, and a zpool.
 func serveNFS(t *testing.T, node *netlab.Node) {
 	t.Helper()
 	node.Must("mount", "-t", "tmpfs", "cairn", "/srv/cairn")
 	node.Must("mount", "-t", "tmpfs", "exports", "/etc/exports.d")
 	node.Must("rpcbind", "-w")
-	startNFSD(node)
-}
-
-// makeZpool makes a server's. It goes after everything on the machine that holds it.
-func makeZpool(t *testing.T, name string) {
-	t.Helper()
+	node.Must("rpc.mountd")
+	node.Must("rpc.nfsd", "--lease-time", "10", "--grace-time", "10", "4")
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, 512<<20)); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "zpool", "create", "-m", "/"+name, name, disk)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), labPatience)
-		defer cancel()
-		err := local.Await(ctx, "nobody to hold zpool "+name, func(context.Context) (bool, error) {
-			err := execute("zpool", "destroy", "-f", name)
-			return err == nil, err
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// startNFSD does what a machine does when it comes up, before Cairn: it serves what is left of what the exports files have.
-func startNFSD(node *netlab.Node) {
-	node.Must("sh", "-c", "exportfs -r || true") // nfs-server.service goes on, too, when something is not there
-	node.Must("rpc.mountd")
-	node.Must("rpc.nfsd", "--lease-time", "10", "--grace-time", "10", "4")
-}
-
-// dies ends a server together with what its machine's kernel does for it, as when the power goes: the network, the NFS server,
-// mounts, the packet filter and the service address.
-func (k *kernelNFS) dies(s *local.Server) {
-	k.t.Helper()
-	k.check(s.Kill())
-	node := k.node(s)
-	node.SetLink(netlab.Link{Down: true})
-	node.Must("rpc.nfsd", "0")
-	node.Must("pkill", "-x", "rpc.mountd")
-	node.Must("umount", "--lazy", k.path)
-	node.Must("nft", "delete", "table", "inet", "cairn_nfs")
-	node.Must("ip", "address", "flush", "dev", "eth0", "to", serviceAddress)
-	k.step(s.Name + " is dead")
-}
-
-// boots has the machine of a server come up again.
-func (k *kernelNFS) boots(s *local.Server) {
-	k.t.Helper()
-	node := k.node(s)
-	startNFSD(node)
-	node.SetLink(netlab.Link{})
-	k.check(s.Start())
-}
-
-// isolated cuts a server off from the others. Its client still reaches it, until it fences itself.
-func (k *kernelNFS) isolated(s *local.Server) {
-	k.t.Helper()
-	for _, other := range k.others(s) {
-		k.net.Cut(k.node(s), other)
-		k.net.Cut(other, k.node(s))
-	}
-	k.step(s.Name + " is cut off")
-}
-
-// fenced waits until a server that hears of nobody keeps its client out, by itself.
-func (k *kernelNFS) fenced(s *local.Server) {
-	k.t.Helper()
-	k.await(time.Minute, s.Name+" to fence itself", func(context.Context) (bool, error) {
-		gate, addresses := k.node(s).Must("nft", "list", "set", "inet", "cairn_nfs", "open"), k.node(s).Must("ip", "-4", "address", "show", "dev", "eth0")
-		if strings.Contains(gate, "elements") || strings.Contains(addresses, serviceAddress) {
-			return false, fmt.Errorf("%s\n%s", gate, addresses)
-		}
-		return true, nil
-	})
-	k.step(s.Name + " has fenced itself")
-}
-
-// standsBy makes sure that what a server has of the share is a standby: neither served nor writable.
-func (k *kernelNFS) standsBy(s *local.Server) {
-	k.t.Helper()
-	k.await(time.Minute, s.Name+" to be a standby", func(context.Context) (bool, error) {
-		served := k.node(s).Must("exportfs", "-s")
-		sealed := k.node(s).Must("zfs", "get", "-H", "-r", "-t", "filesystem", "-o", "name,value", "readonly", zpoolOf(s.Name)+"/cairn")
-		replicas := 0
-		for line := range strings.Lines(sealed) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), "\t")
-			if strings.HasPrefix(name, zpoolOf(s.Name)+"/cairn/") {
-				if value != "on" {
-					return false, errors.New(sealed)
-				}
-				replicas++
-			}
-		}
-		if strings.Contains(served, k.path) {
-			return false, errors.New(served)
-		}
-		return replicas > 0, nil
-	})
+	node.Must("zpool", "create", "-m", "/"+zpoolOf(node.Name), zpoolOf(node.Name), disk)
+	t.Cleanup(func() { must(t, "zpool", "destroy", "-f", zpoolOf(node.Name)) })
 }
 
 func zpoolOf(node string) string { return "tank-" + node }

@@ -37,7 +37,7 @@ type acknowledged struct{ began, ended time.Time }
 const (
 	recordSize = 32
 	// recordEvery leaves the emulated processor to the servers.
-	recordEvery = 500 * time.Millisecond
+	recordEvery = 100 * time.Millisecond
 )
 
 func recordText(n int) []byte {
