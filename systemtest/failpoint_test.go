@@ -248,7 +248,7 @@ func (b *birth) run(context.Context) error {
 			b.t.Error(err)
 		}
 	})
-	b.c = &cluster{Cluster: inner, t: b.t}
+	b.c = &cluster{inner, b.t}
 	release, err := b.points.hold(b.late)
 	if err != nil {
 		return err

@@ -234,7 +234,7 @@ func (s *fencedNFS) takenOver(old *local.Server, stale *staleNFS, what string) {
 }
 
 // awaitAway waits until another server than old is to serve the share: what is written before that may go to old.
-func (s *copied) awaitAway(old *local.Server) {
+func (s *fencedNFS) awaitAway(old *local.Server) {
 	s.t.Helper()
 	for _, other := range s.Servers() {
 		if other == old {

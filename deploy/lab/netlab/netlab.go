@@ -174,13 +174,15 @@ func (n *Node) remove() {
 
 // Run implements tool.Runner: the tool runs on the node.
 func (n *Node) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
-	c.Name, c.Args = n.Command(c.Name, c.Args...)
+	c.Args = n.enter(c.Name, c.Args)
+	c.Name = "nsenter"
 	return tool.NewMachine().Run(ctx, c)
 }
 
 // Start starts a long-running process on the node. It ends with the node at the latest.
 func (n *Node) Start(s tool.Spec) (*tool.Process, error) {
-	s.Name, s.Args = n.Command(s.Name, s.Args...)
+	s.Args = n.enter(s.Name, s.Args)
+	s.Name = "nsenter"
 	return tool.Start(s)
 }
 
@@ -190,10 +192,9 @@ func (n *Node) Must(name string, args ...string) string {
 	return must(n.t, n, tool.Cmd{Name: name, Args: args})
 }
 
-// Command is a command of the test's machine that runs a tool on the node, for programs that take such a command.
-func (n *Node) Command(name string, args ...string) (string, []string) {
+func (n *Node) enter(name string, args []string) []string {
 	space := fmt.Sprintf("/proc/%d/ns/", n.anchor.Pid())
-	return "nsenter", append([]string{
+	return append([]string{
 		"--net=" + space + "net", "--uts=" + space + "uts", "--mount=" + space + "mnt", "--pid=" + space + "pid_for_children",
 		"--", name,
 	}, args...)
