@@ -74,7 +74,7 @@ func (h *havoc) act() {
 		h.client()
 	case 3:
 		h.note("time passes")
-		h.now = h.now.Add(defaultInterval)
+		h.elapsed.Add(int64(defaultInterval))
 		h.rounds()
 	case 4:
 		to := cairn.ReplicaID(fmt.Sprint("r", 1+h.random.IntN(3)))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,8 @@ type fleet struct {
 	testing.TB
 	*state
 	nodes map[cairn.NodeID]*member
-	now   time.Time
+	// elapsed is what the test has let pass, also while a drill reads the clock.
+	elapsed atomic.Int64
 	// full and incremental count the streams that were sent, and moved their bytes.
 	full, incremental int
 	moved             int64
@@ -70,7 +72,7 @@ func newFleet(t testing.TB, nodes int, policy cairn.FailoverPolicy) *fleet {
 
 // newFleetOn has pools that open makes, which can do what caps says.
 func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cairn.Capability, open func(*member) drivers.Pool) *fleet {
-	f := &fleet{TB: t, nodes: make(map[cairn.NodeID]*member), now: time.UnixMilli(1_700_000_000_000), open: open}
+	f := &fleet{TB: t, nodes: make(map[cairn.NodeID]*member), open: open}
 	f.state = newState(t, caps)
 	share := cairn.Share{ID: fleetShare, Project: "web", Name: "data", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "copies", Size: 128 * mib}
 	create := &fsm.CreateShare{Share: share}
@@ -112,7 +114,7 @@ func (f *fleet) restart(m *member) {
 	m.steps, m.dead = 0, false
 	m.pool = f.open(m)
 	m.actor = New(Config{
-		Node: m.id, Viewer: f.state, Applier: f.state, Puller: puller{f, m}, Now: func() time.Time { return f.now },
+		Node: m.id, Viewer: f.state, Applier: f.state, Puller: puller{f, m}, Now: f.now,
 		Pools:     map[cairn.PoolID]drivers.Pool{cairn.MakePoolID(m.id, "data"): m.pool},
 		Exporters: map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: m.exporter},
 	})
@@ -172,10 +174,14 @@ func (f *fleet) pass(m *member) {
 	}
 }
 
+func (f *fleet) now() time.Time {
+	return time.UnixMilli(1_700_000_000_000).Add(time.Duration(f.elapsed.Load()))
+}
+
 // wait lets an interval pass and the actors do what is due.
 func (f *fleet) wait() {
 	f.Helper()
-	f.now = f.now.Add(defaultInterval)
+	f.elapsed.Add(int64(defaultInterval))
 	f.settle()
 }
 
@@ -262,7 +268,7 @@ func (f *fleet) decide(to cairn.ReplicaID, keep cairn.SnapshotID) {
 		f.Fatalf("%s knows nothing of itself: %+v", to, states)
 	}
 	result, err := f.Apply(f.Context(), fsm.Meta{At: 1}, &fsm.FailoverShares{Failovers: []fsm.Failover{{
-		Share: fleetShare, Replica: to, Epoch: f.View().Replica(to).Epoch, Snapshot: states[0].Newest, Window: int64(f.now.Sub(states[0].AsOf)), Keep: keep,
+		Share: fleetShare, Replica: to, Epoch: f.View().Replica(to).Epoch, Snapshot: states[0].Newest, Window: int64(f.now().Sub(states[0].AsOf)), Keep: keep,
 	}}})
 	if err != nil || result.Err != nil || result.Each[0] != nil {
 		f.Fatal(err, result.Err, result.Each)

@@ -193,7 +193,7 @@ func TestRollBackThatDoesNotHelp(t *testing.T) {
 	pool := &stubborn{memoryPool: m.pool.(*memoryPool)}
 	m.actor.cfg.Pools[cairn.MakePoolID(m.id, "data")] = pool
 	f.write("later")
-	f.now = f.now.Add(defaultInterval)
+	f.elapsed.Add(int64(defaultInterval))
 	f.pass(f.nodes["node-1"])
 	f.pass(m)
 	if fault := f.View().Replica("r2").Have.Fault; pool.streams != 2 || !strings.Contains(fault.Message, "was rolled back to sync-") {
