@@ -263,12 +263,24 @@ func (f *fleet) failover(to cairn.ReplicaID, keep cairn.SnapshotID) {
 // decide does what the leader does: asks the standby how far it is, and proposes.
 func (f *fleet) decide(to cairn.ReplicaID, keep cairn.SnapshotID) {
 	f.Helper()
-	states := f.nodes[f.View().Replica(to).Node].actor.SyncStates([]cairn.ReplicaID{to})
+	f.propose(to, keep, f.ask(to))
+}
+
+// ask is how far a standby says that it is.
+func (f *fleet) ask(standby cairn.ReplicaID) SyncState {
+	f.Helper()
+	states := f.nodes[f.View().Replica(standby).Node].actor.SyncStates([]cairn.ReplicaID{standby})
 	if len(states) != 1 || states[0].Newest == "" {
-		f.Fatalf("%s knows nothing of itself: %+v", to, states)
+		f.Fatalf("%s knows nothing of itself: %+v", standby, states)
 	}
+	return states[0]
+}
+
+// propose makes a standby active on what it told.
+func (f *fleet) propose(to cairn.ReplicaID, keep cairn.SnapshotID, told SyncState) {
+	f.Helper()
 	result, err := f.Apply(f.Context(), fsm.Meta{At: 1}, &fsm.FailoverShares{Failovers: []fsm.Failover{{
-		Share: fleetShare, Replica: to, Epoch: f.View().Replica(to).Epoch, Snapshot: states[0].Newest, Window: int64(f.now().Sub(states[0].AsOf)), Keep: keep,
+		Share: fleetShare, Replica: to, Epoch: f.View().Replica(to).Epoch, Snapshot: told.Newest, Window: int64(f.now().Sub(told.AsOf)), Keep: keep,
 	}}})
 	if err != nil || result.Err != nil || result.Each[0] != nil {
 		f.Fatal(err, result.Err, result.Each)

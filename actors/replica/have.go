@@ -22,7 +22,7 @@ type Have struct {
 	Behind    int64
 	Surplus   bool // it has sync points that nobody needs
 	Unparted  bool // it has been received, and has the snapshot of its source still: it is not ready
-	// AtRevert: the data certainly is as Want.Revert. Ahead: there may be data behind Want.Keep.Base.
+	// AtRevert: the data certainly is as what Want.Revert means. Ahead: there may be data behind Want.Keep.Base.
 	AtRevert, Ahead bool
 }
 
@@ -75,7 +75,7 @@ func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *H
 		return n
 	}
 	if row.Want.Revert != "" {
-		have.AtRevert = changed(row.Want.Revert) == 0
+		have.AtRevert = changed(have.head(row.Want.Revert)) == 0
 	}
 	if row.Want.Keep != (cairn.Keep{}) {
 		have.Ahead = changed(row.Want.Keep.Base) > 0
@@ -90,6 +90,23 @@ func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *H
 		}
 	}
 	return err
+}
+
+// head is the snapshot that the data must be as when a revert is wanted. A standby may follow its active replica for a moment after its
+// node has told the leader how far it is, and prune the sync point that it then takes over from. What it has instead is the newest one of that
+// epoch: one replica has cut them all, so it holds everything that the lost one held.
+func (h *Have) head(wanted cairn.SnapshotID) cairn.SnapshotID {
+	told, ok := ParseSyncPoint(wanted)
+	if !ok || h.snapshot(wanted) != nil {
+		return wanted
+	}
+	head := wanted
+	for _, id := range syncPoints(inOrder(h.Object.Snapshots)) {
+		if p, _ := ParseSyncPoint(id); p.Epoch == told.Epoch && p.Seq > told.Seq {
+			head = id
+		}
+	}
+	return head
 }
 
 // untold reports whether this pass has made an export that clients do not know of yet. Telling them comes before a sync point,

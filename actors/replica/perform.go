@@ -106,7 +106,7 @@ func (p *pass) change(ctx context.Context, s Step) error {
 			return nil
 		}
 		if d, ok := pool.(drivers.Reverter); ok {
-			return d.Revert(ctx, row.ID, row.Epoch, s.Snapshot)
+			return d.Revert(ctx, row.ID, row.Epoch, p.have.head(s.Snapshot))
 		}
 	case OpSnapshot:
 		if d, ok := pool.(drivers.Snapshotter); ok {

@@ -150,7 +150,7 @@ func planSync(w *Want, h *Have) []Step {
 		if len(w.Standbys) > 0 && row.Want.Revert == "" && still && h.Due && (point.Epoch != row.Epoch || h.Behind > 0) {
 			return []Step{{Op: OpSync}}
 		}
-		if h.Surplus && h.Due {
+		if h.Surplus && h.Due && row.Want.Revert == "" { // nothing goes that the data may have to go back to
 			return []Step{{Op: OpPrune}}
 		}
 		return nil

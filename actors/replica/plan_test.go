@@ -110,6 +110,10 @@ func TestPlan(t *testing.T) {
 		{"a rule that became active changes nothing", func(s *scene) { s.Served[0].Rules = append([]cairn.AccessRule{}, s.Rules...) }, ""},
 		{"exported under an old epoch", func(s *scene) { s.Served[0].Epoch = 1 }, "export"},
 		{"standby is not served", func(s *scene) { s.Replica.Role = cairn.RoleStandby }, "unexport"},
+		{"more sync points than anybody needs", func(s *scene) { s.Surplus, s.Due = true, true }, "prune sync points"},
+		{"more sync points, one of them is gone back to", func(s *scene) {
+			s.Surplus, s.Due, s.Served, s.Replica.Want.Revert = true, true, nil, "sync"
+		}, "revert to snapshot sync"},
 		{"no protocol", func(s *scene) { s.Share.Protocol, s.Served = "", nil }, ""},
 
 		{"grow", func(s *scene) { s.Replica.Want.Size = 200 }, "resize"},

@@ -178,6 +178,31 @@ func TestFailoverTellsClientsFirst(t *testing.T) {
 	}
 }
 
+// The leader asks a standby that can still reach its active replica: before it takes over from what it told, it has fetched a newer
+// sync point and pruned that one. It goes on from the newer one instead of waiting for ever for the other.
+func TestStandbyGotFurtherThanItTold(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.write("told")
+	f.wait()
+	told := f.ask("r2")
+	f.write("fetched")
+	f.wait()
+	if _, there := f.nodes["node-2"].disk.objects["r2"].snapshots[told.Newest]; there {
+		t.Fatalf("%s is still there", told.Newest)
+	}
+	f.down("node-1")
+	f.propose("r2", "kept-1", told)
+	f.settle()
+	f.expect("r2", cairn.ReplicaActive, "fetched")
+	f.write("new")
+	f.up("node-1")
+	f.wait()
+	f.expect("r1", cairn.ReplicaInSync, "new")
+	if f.nodes["node-1"].disk.objects["r1"].snapshots["kept-1"] != "fetched" {
+		t.Error("the old active one did not put aside what it had beyond what was told")
+	}
+}
+
 // Nothing was written after the last sync: nothing is kept, and no snapshot appears.
 func TestFailoverWithoutLoss(t *testing.T) {
 	f := newFleet(t, 2, cairn.FailoverAuto)
