@@ -70,6 +70,9 @@ func (n *Node) beatAt(ctx context.Context, leader cairn.NodeID, sequence *uint64
 	if err != nil {
 		return fromStatus(err)
 	}
+	// Asked for its context, the stream is never opened anew behind our back. Waiting for a connection to do that, the reader would keep
+	// Send from returning, and nobody would see that the leader has fallen silent.
+	_ = stream.Context()
 	pending := &pendingBeats{sent: make(map[uint64]time.Duration), last: n.config.Clock()}
 	ended := make(chan error, 1)
 	go func() {
