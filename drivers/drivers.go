@@ -179,6 +179,12 @@ type Quiescer interface {
 	Quiesce(ctx context.Context, id ExportID) (resume func(), err error)
 }
 
+// StandbyServer is implemented by exporters that take specs with Standby set.
+type StandbyServer interface {
+	// InUse reports whether a request is in progress on the export. What is not exported is not in use.
+	InUse(ctx context.Context, id ExportID) (bool, error)
+}
+
 // ExportID names one export: a replica, or one of its snapshots.
 type ExportID struct {
 	Replica  cairn.ReplicaID
@@ -193,8 +199,11 @@ type ExportSpec struct {
 	Root     string
 	Staging  string // where uploads are prepared; on the file system of Root. Empty for snapshots
 	Epoch    uint64
-	ReadOnly bool  // a snapshot, or a replica that is not active
-	Size     int64 // bytes; the exporter refuses writes beyond it if EnforceSize
+	ReadOnly bool // a snapshot, or a replica that is not active
+	// Standby: the snapshot is what a replica that is not active shows of itself, under a path of the replica. Of several that
+	// are exported the one whose identifier sorts last answers what begins; what has begun goes on with the one that it began with.
+	Standby bool  `json:",omitempty"`
+	Size    int64 // bytes; the exporter refuses writes beyond it if EnforceSize
 	// EnforceSize is set where the pool says EnforcedByExporter.
 	EnforceSize bool
 	Rules       []cairn.AccessRule // the whole set; empty means nobody

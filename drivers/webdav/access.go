@@ -42,6 +42,8 @@ func newTerms(spec drivers.ExportSpec) (*terms, error) {
 	switch {
 	case spec.ID.Replica == "" || spec.Share == "" && spec.ID.Snapshot == "":
 		return nil, fmt.Errorf("spec names no replica or no share: %w", cairn.ErrInvalid)
+	case spec.Standby && spec.ID.Snapshot == "":
+		return nil, fmt.Errorf("a replica that is not active is served from a snapshot: %w", cairn.ErrInvalid)
 	case !t.readOnly() && spec.Staging == "":
 		return nil, fmt.Errorf("a writable replica needs a staging directory: %w", cairn.ErrInvalid)
 	}

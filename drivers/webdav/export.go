@@ -49,7 +49,10 @@ func (e *Exporter) open(ctx context.Context, spec drivers.ExportSpec) (*export, 
 }
 
 func exportPath(spec drivers.ExportSpec) string {
-	if spec.ID.Snapshot != "" {
+	switch {
+	case spec.Standby:
+		return "/replicas/" + url.PathEscape(string(spec.ID.Replica))
+	case spec.ID.Snapshot != "":
 		return "/snapshots/" + url.PathEscape(string(spec.ID.Snapshot))
 	}
 	return "/shares/" + url.PathEscape(string(spec.Share))
@@ -125,7 +128,7 @@ func (x *export) emptyStaging(ctx context.Context, prefix string) error {
 // serves reports whether spec can be had by a change of terms: the same directories, not moved or replaced since.
 func (x *export) serves(spec drivers.ExportSpec) bool {
 	now := x.terms.Load().spec
-	if x.ctx.Err() != nil || now.Root != spec.Root || now.Staging != spec.Staging || now.Share != spec.Share {
+	if x.ctx.Err() != nil || now.Root != spec.Root || now.Staging != spec.Staging || now.Share != spec.Share || now.Standby != spec.Standby {
 		return false
 	}
 	opened, err := x.root.Stat(".")

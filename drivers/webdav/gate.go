@@ -40,6 +40,13 @@ func (g *gate) tryEnter() bool {
 	return true
 }
 
+// occupied reports whether anybody is inside.
+func (g *gate) occupied() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.inside > 0
+}
+
 func (g *gate) leave() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

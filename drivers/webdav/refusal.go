@@ -34,6 +34,10 @@ const (
 	Epoch   = "Cairn-Epoch"
 )
 
+// Point is the header of what is read of a replica that is not active: the point in time that it was read from. Answers with the same one
+// belong together.
+const Point = "Cairn-Point"
+
 func (r *refusal) Error() string { return fmt.Sprintf("%s (%d)", r.line, r.status) }
 
 func refuse(status int, line string) *refusal { return &refusal{status: status, line: line} }

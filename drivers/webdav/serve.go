@@ -3,6 +3,7 @@ package webdav
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strings"
 
 	dav "golang.org/x/net/webdav"
@@ -21,7 +22,7 @@ type request struct {
 	path  string // within the export
 }
 
-// ServeHTTP serves /shares/<share id>/… and /snapshots/<snapshot id>/….
+// ServeHTTP serves /shares/<share id>/…, /snapshots/<snapshot id>/… and, of replicas that are not active, /replicas/<replica id>/….
 func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	e.counters.requests.Add(1)
 	out := newWire(w, &e.counters, e.stall)
@@ -39,12 +40,9 @@ func (e *Exporter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (e *Exporter) serve(out *wire, r *http.Request) error {
-	x, err := e.find(r.URL.Path)
+	x, err := e.enter(r.URL.Path)
 	if err != nil {
 		return err
-	}
-	if !x.requests.tryEnter() {
-		return errNotServed()
 	}
 	defer x.requests.leave()
 	if x.ctx.Err() != nil {
@@ -59,12 +57,27 @@ func (e *Exporter) serve(out *wire, r *http.Request) error {
 	return q.serve()
 }
 
+// enter lets a request in. An export may have been withdrawn since it was found because another one answers in its place.
+func (e *Exporter) enter(path string) (*export, error) {
+	for range 2 {
+		x, err := e.find(path)
+		if err != nil {
+			return nil, err
+		}
+		if x.requests.tryEnter() {
+			return x, nil
+		}
+	}
+	return nil, errNotServed()
+}
+
 // find returns the export that answers for the path. That this node does not serve a share is no statement about the
 // share, so it is not 404: programs that synchronise directories take that for "deleted".
 func (e *Exporter) find(path string) (*export, error) {
 	parts := strings.SplitN(path, "/", 4)
-	if len(parts) < 3 || parts[0] != "" || parts[1] != "shares" && parts[1] != "snapshots" || parts[2] == "" {
-		return nil, refuse(http.StatusNotFound, "want a path /shares/<share id>/… or /snapshots/<snapshot id>/…")
+	known := len(parts) >= 3 && parts[0] == "" && parts[2] != "" && slices.Contains([]string{"shares", "snapshots", "replicas"}, parts[1])
+	if !known {
+		return nil, refuse(http.StatusNotFound, "want a path /shares/<share id>/…, /snapshots/<snapshot id>/… or /replicas/<replica id>/…")
 	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
@@ -75,7 +88,7 @@ func (e *Exporter) find(path string) (*export, error) {
 }
 
 func errNotServed() error {
-	return refuseRole("this node does not serve that share or snapshot now; look up its export location: cairn share show")
+	return refuseRole("this node does not serve that share, snapshot or replica now; look up its export location: cairn share show")
 }
 
 func (q *request) serve() (err error) {
@@ -101,6 +114,9 @@ func (q *request) reading(do func() error) error {
 	}
 	if err := q.guard(); err != nil {
 		return err
+	}
+	if spec := q.terms.spec; spec.Standby {
+		q.out.Header().Set(Point, string(spec.ID.Snapshot))
 	}
 	return do()
 }

@@ -62,6 +62,8 @@ func syncfs(file *os.File) error { return unix.Syncfs(int(file.Fd())) }
 var (
 	_ drivers.Exporter = (*Exporter)(nil)
 	_ drivers.Quiescer = (*Exporter)(nil)
+
+	_ drivers.StandbyServer = (*Exporter)(nil)
 )
 
 // New returns an exporter that serves nothing yet.
@@ -130,12 +132,14 @@ func (e *Exporter) known(id drivers.ExportID) (*export, uint64) {
 	return x, floor
 }
 
-// route enters x in the paths. A writable replica answers before a read-only one, then the higher epoch.
+// route enters x in the paths. A writable replica answers before a read-only one, then the higher epoch, then the later point of a
+// standby.
 func (e *Exporter) route(x *export) {
 	served := append(slices.DeleteFunc(e.paths[x.path], func(o *export) bool { return o == x }), x)
 	slices.SortFunc(served, func(a, b *export) int {
 		s, t := a.terms.Load(), b.terms.Load()
-		return cmp.Or(cmp.Compare(s.rank(), t.rank()), cmp.Compare(t.spec.Epoch, s.spec.Epoch), compareIDs(s.spec.ID, t.spec.ID))
+		return cmp.Or(cmp.Compare(s.rank(), t.rank()), cmp.Compare(t.spec.Epoch, s.spec.Epoch),
+			cmp.Compare(s.spec.ID.Replica, t.spec.ID.Replica), cmp.Compare(t.spec.ID.Snapshot, s.spec.ID.Snapshot))
 	})
 	e.paths[x.path] = served
 }
@@ -210,6 +214,12 @@ func (e *Exporter) Quiesce(ctx context.Context, id drivers.ExportID) (resume fun
 	}
 	stop := context.AfterFunc(ctx, release)
 	return func() { stop(); release() }, nil
+}
+
+// InUse reports whether a request is in progress on the export.
+func (e *Exporter) InUse(_ context.Context, id drivers.ExportID) (bool, error) {
+	x, _ := e.known(id)
+	return x != nil && x.requests.occupied(), nil
 }
 
 // fence returns the lowest epoch that may write the replica.
