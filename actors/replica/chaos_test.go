@@ -20,7 +20,8 @@ func TestReplicasThroughEverything(t *testing.T) {
 	const runs = 60
 	seed := rand.Uint64()
 	for run := range runs {
-		h := &havoc{fleet: newFleet(t, 3, cairn.FailoverAuto), random: rand.New(rand.NewPCG(seed, uint64(run)))}
+		h := &havoc{random: rand.New(rand.NewPCG(seed, uint64(run))), points: make(map[cairn.SnapshotID]string)}
+		h.fleet = newFleet(t, 3, cairn.FailoverAuto, h.kind)
 		h.trace = append(h.trace, fmt.Sprintf("seed %d run %d", seed, run))
 		h.play(40)
 		if t.Failed() {
@@ -35,10 +36,18 @@ type havoc struct {
 	random *rand.Rand
 	trace  []string
 	count  int
-	last   string            // the newest acknowledged write
-	cuts   map[string]string // data of acknowledged snapshots
-	owed   []string          // acknowledged writes that a failover left behind
-	seen   map[string]bool   // what an operator saw in a diverged snapshot and did not want
+	last   string                      // the newest acknowledged write
+	cuts   map[string]string           // data of acknowledged snapshots
+	owed   []string                    // acknowledged writes that a failover left behind
+	seen   map[string]bool             // what an operator saw in a diverged snapshot and did not want
+	points map[cairn.SnapshotID]string // of the active replicas, when they were cut
+}
+
+// kind makes standbys readable in half of the histories.
+func (h *havoc) kind(t *cairn.ShareType) {
+	if h.random.IntN(2) == 0 {
+		t.Replication = cairn.ReplicationReadable
+	}
 }
 
 func (h *havoc) play(actions int) {
@@ -54,6 +63,7 @@ func (h *havoc) play(actions int) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(h.nodes)) {
 		h.bring(id)
+		clear(h.nodes[id].exporter.reading)
 	}
 	for range 4 {
 		h.takeOver()
@@ -74,6 +84,7 @@ func (h *havoc) act() {
 		h.client()
 	case 3:
 		h.note("time passes")
+		h.readers()
 		h.elapsed.Add(int64(defaultInterval))
 		h.rounds()
 	case 4:
@@ -226,6 +237,7 @@ func (h *havoc) operate() {
 
 func (h *havoc) check() {
 	h.served() // fails if there are two
+	h.checkShown()
 	v := h.View()
 	if m := h.served(); m != nil && h.last != "" {
 		if data := h.data(v.Share(fleetShare).Active); data != h.last {
@@ -270,6 +282,7 @@ func (h *havoc) checkHealed() {
 			h.Errorf("healed, but %s keeps %d sync points", r.ID, points)
 		}
 	}
+	h.checkAllShown()
 	kept := maps.Clone(h.seen)
 	for snap := range v.SnapshotsOf(fleetShare) {
 		for i := range v.InstancesOf(snap.ID) {

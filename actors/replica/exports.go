@@ -25,13 +25,13 @@ func (l wantedExportList) find(snapshot cairn.SnapshotID) (drivers.ExportSpec, b
 	return drivers.ExportSpec{}, false
 }
 
-// wantedExports is the replica itself and every mounted snapshot that is there.
+// wantedExports is the replica itself, or what a standby shows of itself, and every mounted snapshot that is there.
 func wantedExports(w *Want, h *Have) wantedExportList {
-	var list wantedExportList
+	list := shown(w, h)
 	row, object := w.Replica, h.Object
 	if w.serves() {
 		list = append(list, wantedExport{
-			located: len(row.Have.Locations) > 0,
+			located: w.told(),
 			spec: drivers.ExportSpec{
 				ID:          drivers.ExportID{Replica: row.ID},
 				Share:       w.Share.ID,
@@ -71,7 +71,7 @@ func wantedExports(w *Want, h *Have) wantedExportList {
 // sameExport reports whether clients would see no difference.
 func sameExport(a, b drivers.ExportSpec) bool {
 	return a.ID == b.ID && a.Share == b.Share && a.Root == b.Root && a.Staging == b.Staging && a.Epoch == b.Epoch &&
-		a.ReadOnly == b.ReadOnly && a.Size == b.Size && a.EnforceSize == b.EnforceSize && a.Fenced == b.Fenced && a.Address == b.Address && a.Squash == b.Squash &&
+		a.ReadOnly == b.ReadOnly && a.Standby == b.Standby && a.Size == b.Size && a.EnforceSize == b.EnforceSize && a.Fenced == b.Fenced && a.Address == b.Address && a.Squash == b.Squash &&
 		slices.EqualFunc(a.Rules, b.Rules, sameRule)
 }
 

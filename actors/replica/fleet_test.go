@@ -64,14 +64,14 @@ func (m *member) step(_ context.Context, _ string, change func() error) error {
 const fleetShare cairn.ShareID = "s"
 
 // newFleet has nodes node-1 to node-n, and a share with a replica r<i> on each; r1 is active.
-func newFleet(t testing.TB, nodes int, policy cairn.FailoverPolicy) *fleet {
+func newFleet(t testing.TB, nodes int, policy cairn.FailoverPolicy, edits ...func(*cairn.ShareType)) *fleet {
 	return newFleetOn(t, nodes, policy, drivers.CapabilitiesOf(&memoryPool{}), func(m *member) drivers.Pool {
 		return &memoryPool{memory: m.disk, do: m.step}
-	})
+	}, edits...)
 }
 
 // newFleetOn has pools that open makes, which can do what caps says.
-func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cairn.Capability, open func(*member) drivers.Pool) *fleet {
+func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cairn.Capability, open func(*member) drivers.Pool, edits ...func(*cairn.ShareType)) *fleet {
 	f := &fleet{TB: t, nodes: make(map[cairn.NodeID]*member), open: open}
 	f.state = newState(t, caps)
 	share := cairn.Share{ID: fleetShare, Project: "web", Name: "data", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "copies", Size: 128 * mib}
@@ -81,10 +81,14 @@ func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cai
 		f.enlist(id, caps)
 		create.Replicas = append(create.Replicas, fsm.Placement{ID: cairn.ReplicaID(fmt.Sprint("r", i+1)), Pool: cairn.MakePoolID(id, "data")})
 	}
-	f.must(t, &fsm.CreateType{Type: cairn.ShareType{
+	kind := cairn.ShareType{
 		Name: "copies", Format: cairn.FormatFiles, Replication: cairn.ReplicationDR, Failover: policy,
 		Snapshots: true, Revert: true, Clone: true,
-	}})
+	}
+	for _, edit := range edits {
+		edit(&kind)
+	}
+	f.must(t, &fsm.CreateType{Type: kind})
 	f.must(t, create)
 	f.settle()
 	return f
@@ -93,7 +97,7 @@ func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cai
 func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
 	m := &member{id: id, disk: newMemory(string(id))}
 	f.nodes[id] = m
-	m.exporter = &memoryExporter{do: m.step, specs: map[drivers.ExportID]drivers.ExportSpec{}}
+	m.exporter = &memoryExporter{do: m.step, specs: map[drivers.ExportID]drivers.ExportSpec{}, reading: map[drivers.ExportID]bool{}}
 	f.restart(m)
 	if id == node1 {
 		return
@@ -111,6 +115,7 @@ func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
 // restart ends the process of a node and starts it again: what only its memory held is gone, and nothing is served.
 func (f *fleet) restart(m *member) {
 	clear(m.exporter.specs)
+	clear(m.exporter.reading)
 	m.steps, m.dead = 0, false
 	m.pool = f.open(m)
 	m.actor = New(Config{

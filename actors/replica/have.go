@@ -24,6 +24,9 @@ type Have struct {
 	Unparted  bool // it has been received, and has the snapshot of its source still: it is not ready
 	// AtRevert: the data certainly is as what Want.Revert means. Ahead: there may be data behind Want.Keep.Base.
 	AtRevert, Ahead bool
+	// Shows: the exporter can serve standbys. Reading are the sync points that somebody is reading.
+	Shows   bool
+	Reading map[cairn.SnapshotID]bool
 }
 
 // look asks the pool and the exporters. Nothing is remembered from earlier passes but what cannot change behind our back:
@@ -50,6 +53,9 @@ func (p *pass) look(ctx context.Context) (*Have, error) {
 		return nil, poolError("stat", err)
 	}
 	if have.Served, err = p.exports(ctx); err != nil {
+		return nil, err
+	}
+	if err := p.readers(ctx, have); err != nil {
 		return nil, err
 	}
 	_, have.Seals = pool.(drivers.Sealer)
@@ -112,7 +118,7 @@ func (h *Have) head(wanted cairn.SnapshotID) cairn.SnapshotID {
 // untold reports whether this pass has made an export that clients do not know of yet. Telling them comes before a sync point,
 // which takes a while and holds writers: of many shares that fail over together, the last would wait for all the others' cuts.
 func (p *pass) untold() bool {
-	return len(p.locations[""]) > 0 && len(p.want.Replica.Have.Locations) == 0
+	return len(p.locations[""]) > 0 && !p.want.told()
 }
 
 // intervalOver reports whether an active replica may be cut again, and begins a new interval when it may.

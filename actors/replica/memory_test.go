@@ -255,15 +255,29 @@ func (p *memoryPool) Revert(ctx context.Context, id cairn.ReplicaID, epoch uint6
 type memoryExporter struct {
 	do    func(ctx context.Context, name string, change func() error) error
 	specs map[drivers.ExportID]drivers.ExportSpec
+	// reading are those that somebody has begun to read.
+	reading map[drivers.ExportID]bool
 }
 
 func (e *memoryExporter) Export(ctx context.Context, spec drivers.ExportSpec) ([]cairn.ExportLocation, error) {
 	err := e.do(ctx, "export", func() error { e.specs[spec.ID] = spec; return nil })
+	if spec.Standby {
+		return []cairn.ExportLocation{{URL: "memory://" + string(spec.ID.Replica), ReadOnly: true}}, err
+	}
 	return []cairn.ExportLocation{{URL: "memory://" + string(spec.Share) + "/" + string(spec.ID.Snapshot)}}, err
 }
 
+// InUse implements drivers.StandbyServer.
+func (e *memoryExporter) InUse(_ context.Context, id drivers.ExportID) (bool, error) {
+	return e.reading[id], nil
+}
+
 func (e *memoryExporter) Unexport(ctx context.Context, id drivers.ExportID) error {
-	return e.do(ctx, "unexport", func() error { delete(e.specs, id); return nil })
+	return e.do(ctx, "unexport", func() error {
+		delete(e.specs, id)
+		delete(e.reading, id)
+		return nil
+	})
 }
 
 func (e *memoryExporter) Exports(context.Context) ([]drivers.ExportSpec, error) {

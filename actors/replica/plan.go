@@ -206,16 +206,22 @@ func unexportAll(h *Have) []Step {
 }
 
 // planExports withdraws what nobody may reach any more, then serves what is not served as it should be. It comes first
-// in a plan: access is changed before anything that may take long.
+// in a plan: access is changed before anything that may take long. What a standby has shown until now goes last: somebody may be
+// reading it, and in another role or epoch the guard refuses it in any case.
 func planExports(w *Want, h *Have) []Step {
 	wanted := wantedExports(w, h)
 	if h.Object.Sealed {
 		wanted = slices.DeleteFunc(wanted, func(e wantedExport) bool { return e.spec.ID.Snapshot == "" })
 	}
-	var steps []Step
+	var steps, last []Step
 	for _, spec := range h.Served {
-		if _, ok := wanted.find(spec.ID.Snapshot); !ok {
-			steps = append(steps, Step{Op: OpUnexport, Snapshot: spec.ID.Snapshot})
+		withdraw := Step{Op: OpUnexport, Snapshot: spec.ID.Snapshot}
+		switch _, ok := wanted.find(spec.ID.Snapshot); {
+		case ok:
+		case spec.Standby:
+			last = append(last, withdraw)
+		default:
+			steps = append(steps, withdraw)
 		}
 	}
 	for _, e := range wanted {
@@ -223,7 +229,7 @@ func planExports(w *Want, h *Have) []Step {
 			steps = append(steps, Step{Op: OpExport, Snapshot: e.spec.ID.Snapshot, Export: e.spec})
 		}
 	}
-	return steps
+	return append(steps, last...)
 }
 
 // planChange takes back the data, or changes the size.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,15 +17,16 @@ import (
 
 // pulling is a transfer under way, and what it is good for.
 type pulling struct {
-	row    *cairn.Replica
-	cancel context.CancelCauseFunc
+	row     *cairn.Replica
+	cancel  context.CancelCauseFunc
+	showing *showing
 }
 
 // errChanged ends a transfer whose replica is no longer what it was begun for.
 var errChanged = errors.New("the replica's role or presence changed")
 
-// Interrupt ends a transfer that the view says is for nothing any more. The pass that runs it then looks again. Who wakes
-// the actor calls it first: a transfer may take hours.
+// Interrupt ends a transfer that the view says is for nothing any more. The pass that runs it then looks again. Of one that goes on
+// the exports are looked at. Who wakes the actor calls it first: a transfer may take hours.
 func (a *Actor) Interrupt(v *fsm.View, id cairn.ReplicaID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -35,26 +37,38 @@ func (a *Actor) Interrupt(v *fsm.View, id cairn.ReplicaID) {
 	row := v.Replica(id)
 	if row == nil || row.Epoch != running.row.Epoch || row.Role != running.row.Role || row.Want.Presence != running.row.Want.Presence {
 		running.cancel(errChanged)
+		return
 	}
+	running.showing.nudge()
 }
 
 // interruptible registers a transfer for Interrupt, until end is called.
 func (p *pass) interruptible(ctx context.Context) (_ context.Context, end func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	s := &showing{changed: make(chan struct{}, 1)}
+	stop := p.keepShown(ctx, s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.pulls[p.id] = pulling{p.want.Replica, cancel}
+	p.pulls[p.id] = pulling{p.want.Replica, cancel, s}
 	return ctx, func() {
 		cancel(nil)
+		stop()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		delete(p.pulls, p.id)
 	}
 }
 
-// pull brings a standby up to date: one snapshot after another until it lacks none. What it fetched stays, whatever ends
-// it. That the active replica's node cannot be asked is no fault of this replica.
+// pull brings a standby up to date. By what the pass knows of access rules nothing may be exported after a transfer that they were
+// changed during.
 func (p *pass) pull(ctx context.Context) error {
+	err := p.pullAll(ctx)
+	return cmp.Or(p.outdated(p.cfg.Viewer.View()), err)
+}
+
+// pullAll fetches one snapshot after another until the standby lacks none, and shows each. What it fetched stays, whatever ends
+// it. That the active replica's node cannot be asked is no fault of this replica.
+func (p *pass) pullAll(ctx context.Context) error {
 	ctx, end := p.interruptible(ctx)
 	defer end()
 	var last *rolledBack
@@ -73,6 +87,7 @@ func (p *pass) pull(ctx context.Context) error {
 			return nil
 		default:
 			last = nil
+			p.show(ctx)
 		}
 	}
 }
@@ -207,15 +222,20 @@ func (p *pass) tell() {
 	}
 }
 
-// prune removes the sync points that no replica needs to find a common base with this one.
+// prune removes the sync points that no replica needs to find a common base with this one, and that nobody reads.
 func (p *pass) prune(ctx context.Context, object drivers.Object, keep []cairn.SnapshotID) error {
 	snapshotter, ok := p.cfg.Pools[p.want.Replica.Pool].(drivers.Snapshotter)
 	if !ok {
 		return nil
 	}
 	newest := newestSyncPoint(inOrder(object.Snapshots))
+	served, err := p.exports(ctx)
+	if err != nil {
+		return err
+	}
 	for _, s := range object.Snapshots {
-		if _, ok := ParseSyncPoint(s.ID); !ok || s.ID == newest || slices.Contains(keep, s.ID) || p.isHeld(p.id, s.ID) {
+		read := slices.ContainsFunc(served, func(spec drivers.ExportSpec) bool { return spec.ID.Snapshot == s.ID })
+		if _, ok := ParseSyncPoint(s.ID); !ok || s.ID == newest || read || slices.Contains(keep, s.ID) || p.isHeld(p.id, s.ID) {
 			continue
 		}
 		if err := snapshotter.DeleteSnapshot(ctx, p.id, p.want.Replica.Epoch, s.ID); err != nil && !errors.Is(err, cairn.ErrInUse) {

@@ -132,7 +132,7 @@ func (p *pass) replicaHave(failure error) cairn.ReplicaHave {
 	default:
 		have.Presence, have.Size = cairn.Absent, 0
 	}
-	have.Locations = p.locationsOf("", row.Have.Locations)
+	have.Locations = p.shownAt(row.Have.Locations)
 	return have
 }
 

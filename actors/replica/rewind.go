@@ -123,7 +123,7 @@ func (p *pass) rollBack(ctx context.Context, object drivers.Object, base cairn.S
 		if err := p.uncounted(); err != nil {
 			return err
 		}
-		if err := snapshotter.DeleteSnapshot(ctx, p.id, epoch, id); err != nil {
+		if err := p.remove(ctx, snapshotter, id); err != nil {
 			return fmt.Errorf("delete snapshot %s: %w", id, err)
 		}
 	}
@@ -161,7 +161,7 @@ func (p *pass) clear(ctx context.Context, object drivers.Object) error {
 	}
 	p.forgetAfter("")
 	for _, snap := range object.Snapshots {
-		if err := snapshotter.DeleteSnapshot(ctx, p.id, epoch, snap.ID); err != nil {
+		if err := p.remove(ctx, snapshotter, snap.ID); err != nil {
 			return fmt.Errorf("delete snapshot %s: %w", snap.ID, err)
 		}
 	}

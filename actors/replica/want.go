@@ -14,6 +14,7 @@ type Want struct {
 	Replica   *cairn.Replica
 	Share     *cairn.Share
 	Specs     map[string]string  // extra specs of the share type
+	Readable  bool               // clients may read it while it is a standby
 	Fenced    bool               // another node may be made the writer without this one: as the type says, however many replicas there are
 	Address   netip.Prefix       // the service address; not valid: none
 	Squash    cairn.Squash       // of a share over NFS
@@ -48,7 +49,7 @@ func gather(v *fsm.View, row *cairn.Replica) *Want {
 		w.Share = &cairn.Share{ID: row.Share}
 	}
 	if t := v.Type(w.Share.Type); t != nil {
-		w.Specs, w.Fenced = t.Specs, t.Failover == cairn.FailoverAuto
+		w.Specs, w.Fenced, w.Readable = t.Specs, t.Failover == cairn.FailoverAuto, t.Replication == cairn.ReplicationReadable
 	}
 	w.Address, w.Copied = v.ServiceAddress(row.Share), Copied(v, row)
 	if w.Share.Protocol == cairn.ProtocolNFS {
