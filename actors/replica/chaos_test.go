@@ -22,6 +22,7 @@ func TestReplicasThroughEverything(t *testing.T) {
 	for run := range runs {
 		h := &havoc{random: rand.New(rand.NewPCG(seed, uint64(run))), points: make(map[cairn.SnapshotID]string)}
 		h.fleet = newFleet(t, 3, cairn.FailoverAuto, h.kind)
+		h.asked = func(*member) { h.checkShown() }
 		h.trace = append(h.trace, fmt.Sprintf("seed %d run %d", seed, run))
 		h.play(40)
 		if t.Failed() {
