@@ -57,23 +57,10 @@ func (e *Exporter) serve(out *wire, r *http.Request) error {
 	return q.serve()
 }
 
-// enter lets a request in. An export may have been withdrawn since it was found because another one answers in its place.
-func (e *Exporter) enter(path string) (*export, error) {
-	for range 2 {
-		x, err := e.find(path)
-		if err != nil {
-			return nil, err
-		}
-		if x.requests.tryEnter() {
-			return x, nil
-		}
-	}
-	return nil, errNotServed()
-}
-
-// find returns the export that answers for the path. That this node does not serve a share is no statement about the
+// enter lets a request into the export that answers for the path. Once another one answers in its place, who was let into the old one
+// is inside: see InUse. That this node does not serve a share is no statement about the
 // share, so it is not 404: programs that synchronise directories take that for "deleted".
-func (e *Exporter) find(path string) (*export, error) {
+func (e *Exporter) enter(path string) (*export, error) {
 	parts := strings.SplitN(path, "/", 4)
 	known := len(parts) >= 3 && parts[0] == "" && parts[2] != "" && slices.Contains([]string{"shares", "snapshots", "replicas"}, parts[1])
 	if !known {
@@ -81,7 +68,7 @@ func (e *Exporter) find(path string) (*export, error) {
 	}
 	e.mu.RLock()
 	defer e.mu.RUnlock()
-	if served := e.paths[strings.Join(parts[:3], "/")]; len(served) > 0 {
+	if served := e.paths[strings.Join(parts[:3], "/")]; len(served) > 0 && served[0].requests.tryEnter() {
 		return served[0], nil
 	}
 	return nil, errNotServed()
