@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -266,7 +267,13 @@ func locateShare(v *fsm.View, id cairn.ShareID) place {
 	if active == nil {
 		return place{}
 	}
-	return place{row: v.Node(active.Node), served: len(active.Have.Locations) > 0, copies: copiesOf(v, id), what: "share"}
+	return place{row: v.Node(active.Node), served: writable(active), copies: copiesOf(v, id), what: "share"}
+}
+
+// writable reports whether a replica serves the share by what its node has reported. What it reported before it became active is where
+// it was read.
+func writable(r *cairn.Replica) bool {
+	return slices.ContainsFunc(r.Have.Locations, func(l cairn.ExportLocation) bool { return !l.ReadOnly })
 }
 
 // locateSnapshot prefers the instance of the active replica. A diverged snapshot has one instance only.

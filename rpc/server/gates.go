@@ -24,7 +24,7 @@ func (q *question) gates(f *facts, s *cairn.Share) {
 	switch {
 	case !address.IsValid():
 		f.add("address", "it has no service address: clients have to find the next node after a failover; see `cairn share set-address`")
-	case len(active.Have.Locations) == 0:
+	case len(writtenAt(active)) == 0:
 		f.add("address", "%s is held by nobody while the share is not served; node %s takes it when it is", address, nodeName(q.view, active.Node))
 	default:
 		f.add("address", "%s is held by node %s while it serves the share; on the node: ip address show", address, nodeName(q.view, active.Node))

@@ -48,7 +48,8 @@ func sharePB(v *fsm.View, s *cairn.Share, task *cairn.Task) *pb.Share {
 	for _, r := range replicas {
 		out.Replicas = append(out.Replicas, replicaPB(v, r))
 		if r.ID == s.Active {
-			out.Locations = append(locationsPB(r.Have.Locations), doors(v, r.Node, s.Protocol, r.Have.Locations)...)
+			at := writtenAt(r)
+			out.Locations = append(locationsPB(at), doors(v, r.Node, s.Protocol, at)...)
 		}
 	}
 	return out
@@ -93,7 +94,23 @@ func replicaPB(v *fsm.View, r *cairn.Replica) *pb.Replica {
 	_, pool := r.Pool.Split()
 	return &pb.Replica{
 		Id: string(r.ID), Node: nodeName(v, r.Node), Pool: pool, State: string(r.State), Epoch: r.Epoch, Settled: r.Settled(), Fault: faultPB(r.Have.Fault),
+		Locations: locationsPB(readAt(r)),
 	}
+}
+
+// readAt is where a replica that is not active is read. What its node reported while it was active is not that.
+func readAt(r *cairn.Replica) (locations []cairn.ExportLocation) {
+	for _, l := range r.Have.Locations {
+		if r.Role == cairn.RoleStandby && l.ReadOnly {
+			locations = append(locations, l)
+		}
+	}
+	return locations
+}
+
+// writtenAt is where the active replica is reached. What its node reported while it was not active is not that.
+func writtenAt(r *cairn.Replica) []cairn.ExportLocation {
+	return slices.DeleteFunc(slices.Clone(r.Have.Locations), func(l cairn.ExportLocation) bool { return l.ReadOnly })
 }
 
 func taskPB(t *cairn.Task) *pb.Task {

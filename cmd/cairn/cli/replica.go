@@ -22,6 +22,7 @@ var syncView = view[*pb.ReplicaSync]{
 		{Header: "LAG", Cell: func(f format, s *pb.ReplicaSync) string { return lag(f, s) }},
 		{Header: "BEHIND", Cell: func(f format, s *pb.ReplicaSync) string { return f.size(s.GetLagBytes()) }},
 		{Header: "TRANSFER", Cell: transfer},
+		{Header: "READ-ONLY AT", Wide: true, Cell: func(_ format, s *pb.ReplicaSync) string { return locations(s.GetReplica().GetLocations()) }},
 		{Header: "ID", Wide: true, Cell: func(_ format, s *pb.ReplicaSync) string { return s.GetReplica().GetId() }},
 		{Header: "EPOCH", Wide: true, Cell: func(_ format, s *pb.ReplicaSync) string { return number(s.GetReplica().GetEpoch()) }},
 		{Header: "FAULT", Wide: true, Cell: func(_ format, s *pb.ReplicaSync) string { return fault(s.GetReplica().GetFault()) }},
@@ -164,8 +165,9 @@ func (a *App) replicaList() *cobra.Command {
 	cmd := a.command(spec{
 		use: "list", args: []arg{shareArg}, short: "List the copies of a share, and how far behind they are",
 		long: `List the copies of a share, the active one first. LAG is how long ago a copy certainly was as the active one, BEHIND estimates
-what it lacks. --diverged lists what an earlier active copy wrote and no other one has: snapshots that can be mounted (cairn
-snapshot allow), copied (cairn share create --from-snapshot) and discarded (cairn snapshot delete).`,
+what it lacks. If the share's type says readable, -o wide shows where a copy is read: there clients see the share as it was
+LAG ago. --diverged lists what an earlier active copy wrote and no other one has: snapshots that can be mounted (cairn snapshot
+allow), copied (cairn share create --from-snapshot) and discarded (cairn snapshot delete).`,
 		takes: prints | inProject | reads,
 		run: func(ctx context.Context, r *request, args []string) error {
 			share := bare(cairn.KindShare, args[0])

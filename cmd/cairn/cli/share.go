@@ -42,6 +42,7 @@ var replicaView = view[*pb.Replica]{
 		{Header: "SETTLED", Cell: func(_ format, r *pb.Replica) string { return yesNo(r.GetSettled()) }},
 		{Header: "EPOCH", Cell: func(_ format, r *pb.Replica) string { return number(r.GetEpoch()) }},
 		{Header: "ID", Cell: func(_ format, r *pb.Replica) string { return r.GetId() }},
+		{Header: "READ-ONLY AT", Cell: func(_ format, r *pb.Replica) string { return locations(r.GetLocations()) }},
 		{Header: "FAULT", Cell: func(_ format, r *pb.Replica) string { return fault(r.GetFault()) }},
 	},
 }

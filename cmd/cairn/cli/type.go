@@ -35,7 +35,8 @@ func (a *App) typeCreate() *cobra.Command {
 	cmd := a.command(spec{
 		use: "create", args: []arg{{name: "NAME"}}, short: "Create a share type",
 		long: `Create a share type. Its extra specs are Manila's: driver, snapshot_support, create_share_from_snapshot_support,
-revert_to_snapshot_support, mount_snapshot_support. What is not given is not offered.`,
+revert_to_snapshot_support, mount_snapshot_support, replication_type (dr, or readable: over WebDAV,
+copies that are not active are read). What is not given is not offered.`,
 		example: "cairn type create plain --spec snapshot_support=true --spec revert_to_snapshot_support=true",
 		takes:   prints | mutates,
 		run: func(ctx context.Context, r *request, args []string) error {

@@ -27,7 +27,7 @@ func httpServer(member *cluster.Node, shares http.Handler, registry *prometheus.
 	route := func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		// Not by a ServeMux, which would answer paths with dots and double slashes itself: the exporter judges its paths.
-		case strings.HasPrefix(path, "/shares/"), strings.HasPrefix(path, "/snapshots/"):
+		case strings.HasPrefix(path, "/shares/"), strings.HasPrefix(path, "/snapshots/"), strings.HasPrefix(path, "/replicas/"):
 			shares.ServeHTTP(w, r)
 		case path == "/metrics":
 			metrics.ServeHTTP(w, r)

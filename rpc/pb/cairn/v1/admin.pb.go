@@ -30,7 +30,7 @@ type ShareType struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// "files" or "block".
 	Format string `protobuf:"bytes,3,opt,name=format,proto3" json:"format,omitempty"`
-	// Extra specs: driver, replication_type (readable or dr), failover (manual or auto), max_rpo (a time such as 30s: how much
+	// Extra specs: driver, replication_type (readable: standbys are read, over WebDAV; dr: they are not), failover (manual or auto), max_rpo (a time such as 30s: how much
 	// an automatic failover may leave behind), and the booleans snapshot_support,
 	// create_share_from_snapshot_support, revert_to_snapshot_support and mount_snapshot_support; further ones must be
 	// driver-qualified, such as zfs:compression.

@@ -236,7 +236,10 @@ type Replica struct {
 	// True when the node has done everything that is wanted.
 	Settled bool `protobuf:"varint,6,opt,name=settled,proto3" json:"settled,omitempty"`
 	// Absent if healthy.
-	Fault         *Fault `protobuf:"bytes,7,opt,name=fault,proto3" json:"fault,omitempty"`
+	Fault *Fault `protobuf:"bytes,7,opt,name=fault,proto3" json:"fault,omitempty"`
+	// Where clients read a replica that is not active: at one point in time, which moves on as it receives newer ones. Empty unless
+	// replication_type is readable, and while there is nothing to show. Nobody can write there, also after it has become active.
+	Locations     []*ExportLocation `protobuf:"bytes,8,rep,name=locations,proto3" json:"locations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +319,13 @@ func (x *Replica) GetSettled() bool {
 func (x *Replica) GetFault() *Fault {
 	if x != nil {
 		return x.Fault
+	}
+	return nil
+}
+
+func (x *Replica) GetLocations() []*ExportLocation {
+	if x != nil {
+		return x.Locations
 	}
 	return nil
 }
@@ -1891,7 +1901,7 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x0fservice_address\x18\x12 \x01(\tR\x0eserviceAddress\x1a;\n" +
 	"\rMetadataEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xae\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe6\x01\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
@@ -1899,7 +1909,8 @@ const file_cairn_v1_share_proto_rawDesc = "" +
 	"\x05state\x18\x04 \x01(\tR\x05state\x12\x14\n" +
 	"\x05epoch\x18\x05 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\asettled\x18\x06 \x01(\bR\asettled\x12%\n" +
-	"\x05fault\x18\a \x01(\v2\x0f.cairn.v1.FaultR\x05fault\"\x81\x02\n" +
+	"\x05fault\x18\a \x01(\v2\x0f.cairn.v1.FaultR\x05fault\x126\n" +
+	"\tlocations\x18\b \x03(\v2\x18.cairn.v1.ExportLocationR\tlocations\"\x81\x02\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05share\x18\x02 \x01(\tR\x05share\x12\x12\n" +
@@ -2083,52 +2094,53 @@ var file_cairn_v1_share_proto_depIdxs = []int32{
 	27, // 3: cairn.v1.Share.locations:type_name -> cairn.v1.ExportLocation
 	1,  // 4: cairn.v1.Share.replicas:type_name -> cairn.v1.Replica
 	26, // 5: cairn.v1.Replica.fault:type_name -> cairn.v1.Fault
-	26, // 6: cairn.v1.Task.fault:type_name -> cairn.v1.Fault
-	28, // 7: cairn.v1.CreateShareRequest.mutation:type_name -> cairn.v1.Mutation
-	24, // 8: cairn.v1.CreateShareRequest.metadata:type_name -> cairn.v1.CreateShareRequest.MetadataEntry
-	0,  // 9: cairn.v1.CreateShareResponse.share:type_name -> cairn.v1.Share
-	29, // 10: cairn.v1.GetShareRequest.read:type_name -> cairn.v1.Read
-	0,  // 11: cairn.v1.GetShareResponse.share:type_name -> cairn.v1.Share
-	29, // 12: cairn.v1.ListSharesRequest.read:type_name -> cairn.v1.Read
-	0,  // 13: cairn.v1.ListSharesResponse.shares:type_name -> cairn.v1.Share
-	28, // 14: cairn.v1.DeleteShareRequest.mutation:type_name -> cairn.v1.Mutation
-	28, // 15: cairn.v1.ResizeShareRequest.mutation:type_name -> cairn.v1.Mutation
-	0,  // 16: cairn.v1.ResizeShareResponse.share:type_name -> cairn.v1.Share
-	28, // 17: cairn.v1.RevertShareRequest.mutation:type_name -> cairn.v1.Mutation
-	0,  // 18: cairn.v1.RevertShareResponse.share:type_name -> cairn.v1.Share
-	28, // 19: cairn.v1.UpdateShareRequest.mutation:type_name -> cairn.v1.Mutation
-	25, // 20: cairn.v1.UpdateShareRequest.set_metadata:type_name -> cairn.v1.UpdateShareRequest.SetMetadataEntry
-	0,  // 21: cairn.v1.UpdateShareResponse.share:type_name -> cairn.v1.Share
-	28, // 22: cairn.v1.SetServiceAddressRequest.mutation:type_name -> cairn.v1.Mutation
-	0,  // 23: cairn.v1.SetServiceAddressResponse.share:type_name -> cairn.v1.Share
-	28, // 24: cairn.v1.ManageShareRequest.mutation:type_name -> cairn.v1.Mutation
-	0,  // 25: cairn.v1.ManageShareResponse.share:type_name -> cairn.v1.Share
-	28, // 26: cairn.v1.UnmanageShareRequest.mutation:type_name -> cairn.v1.Mutation
-	3,  // 27: cairn.v1.ShareService.CreateShare:input_type -> cairn.v1.CreateShareRequest
-	5,  // 28: cairn.v1.ShareService.GetShare:input_type -> cairn.v1.GetShareRequest
-	7,  // 29: cairn.v1.ShareService.ListShares:input_type -> cairn.v1.ListSharesRequest
-	9,  // 30: cairn.v1.ShareService.DeleteShare:input_type -> cairn.v1.DeleteShareRequest
-	11, // 31: cairn.v1.ShareService.ResizeShare:input_type -> cairn.v1.ResizeShareRequest
-	13, // 32: cairn.v1.ShareService.RevertShare:input_type -> cairn.v1.RevertShareRequest
-	15, // 33: cairn.v1.ShareService.UpdateShare:input_type -> cairn.v1.UpdateShareRequest
-	17, // 34: cairn.v1.ShareService.SetServiceAddress:input_type -> cairn.v1.SetServiceAddressRequest
-	19, // 35: cairn.v1.ShareService.ManageShare:input_type -> cairn.v1.ManageShareRequest
-	21, // 36: cairn.v1.ShareService.UnmanageShare:input_type -> cairn.v1.UnmanageShareRequest
-	4,  // 37: cairn.v1.ShareService.CreateShare:output_type -> cairn.v1.CreateShareResponse
-	6,  // 38: cairn.v1.ShareService.GetShare:output_type -> cairn.v1.GetShareResponse
-	8,  // 39: cairn.v1.ShareService.ListShares:output_type -> cairn.v1.ListSharesResponse
-	10, // 40: cairn.v1.ShareService.DeleteShare:output_type -> cairn.v1.DeleteShareResponse
-	12, // 41: cairn.v1.ShareService.ResizeShare:output_type -> cairn.v1.ResizeShareResponse
-	14, // 42: cairn.v1.ShareService.RevertShare:output_type -> cairn.v1.RevertShareResponse
-	16, // 43: cairn.v1.ShareService.UpdateShare:output_type -> cairn.v1.UpdateShareResponse
-	18, // 44: cairn.v1.ShareService.SetServiceAddress:output_type -> cairn.v1.SetServiceAddressResponse
-	20, // 45: cairn.v1.ShareService.ManageShare:output_type -> cairn.v1.ManageShareResponse
-	22, // 46: cairn.v1.ShareService.UnmanageShare:output_type -> cairn.v1.UnmanageShareResponse
-	37, // [37:47] is the sub-list for method output_type
-	27, // [27:37] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	27, // 6: cairn.v1.Replica.locations:type_name -> cairn.v1.ExportLocation
+	26, // 7: cairn.v1.Task.fault:type_name -> cairn.v1.Fault
+	28, // 8: cairn.v1.CreateShareRequest.mutation:type_name -> cairn.v1.Mutation
+	24, // 9: cairn.v1.CreateShareRequest.metadata:type_name -> cairn.v1.CreateShareRequest.MetadataEntry
+	0,  // 10: cairn.v1.CreateShareResponse.share:type_name -> cairn.v1.Share
+	29, // 11: cairn.v1.GetShareRequest.read:type_name -> cairn.v1.Read
+	0,  // 12: cairn.v1.GetShareResponse.share:type_name -> cairn.v1.Share
+	29, // 13: cairn.v1.ListSharesRequest.read:type_name -> cairn.v1.Read
+	0,  // 14: cairn.v1.ListSharesResponse.shares:type_name -> cairn.v1.Share
+	28, // 15: cairn.v1.DeleteShareRequest.mutation:type_name -> cairn.v1.Mutation
+	28, // 16: cairn.v1.ResizeShareRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 17: cairn.v1.ResizeShareResponse.share:type_name -> cairn.v1.Share
+	28, // 18: cairn.v1.RevertShareRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 19: cairn.v1.RevertShareResponse.share:type_name -> cairn.v1.Share
+	28, // 20: cairn.v1.UpdateShareRequest.mutation:type_name -> cairn.v1.Mutation
+	25, // 21: cairn.v1.UpdateShareRequest.set_metadata:type_name -> cairn.v1.UpdateShareRequest.SetMetadataEntry
+	0,  // 22: cairn.v1.UpdateShareResponse.share:type_name -> cairn.v1.Share
+	28, // 23: cairn.v1.SetServiceAddressRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 24: cairn.v1.SetServiceAddressResponse.share:type_name -> cairn.v1.Share
+	28, // 25: cairn.v1.ManageShareRequest.mutation:type_name -> cairn.v1.Mutation
+	0,  // 26: cairn.v1.ManageShareResponse.share:type_name -> cairn.v1.Share
+	28, // 27: cairn.v1.UnmanageShareRequest.mutation:type_name -> cairn.v1.Mutation
+	3,  // 28: cairn.v1.ShareService.CreateShare:input_type -> cairn.v1.CreateShareRequest
+	5,  // 29: cairn.v1.ShareService.GetShare:input_type -> cairn.v1.GetShareRequest
+	7,  // 30: cairn.v1.ShareService.ListShares:input_type -> cairn.v1.ListSharesRequest
+	9,  // 31: cairn.v1.ShareService.DeleteShare:input_type -> cairn.v1.DeleteShareRequest
+	11, // 32: cairn.v1.ShareService.ResizeShare:input_type -> cairn.v1.ResizeShareRequest
+	13, // 33: cairn.v1.ShareService.RevertShare:input_type -> cairn.v1.RevertShareRequest
+	15, // 34: cairn.v1.ShareService.UpdateShare:input_type -> cairn.v1.UpdateShareRequest
+	17, // 35: cairn.v1.ShareService.SetServiceAddress:input_type -> cairn.v1.SetServiceAddressRequest
+	19, // 36: cairn.v1.ShareService.ManageShare:input_type -> cairn.v1.ManageShareRequest
+	21, // 37: cairn.v1.ShareService.UnmanageShare:input_type -> cairn.v1.UnmanageShareRequest
+	4,  // 38: cairn.v1.ShareService.CreateShare:output_type -> cairn.v1.CreateShareResponse
+	6,  // 39: cairn.v1.ShareService.GetShare:output_type -> cairn.v1.GetShareResponse
+	8,  // 40: cairn.v1.ShareService.ListShares:output_type -> cairn.v1.ListSharesResponse
+	10, // 41: cairn.v1.ShareService.DeleteShare:output_type -> cairn.v1.DeleteShareResponse
+	12, // 42: cairn.v1.ShareService.ResizeShare:output_type -> cairn.v1.ResizeShareResponse
+	14, // 43: cairn.v1.ShareService.RevertShare:output_type -> cairn.v1.RevertShareResponse
+	16, // 44: cairn.v1.ShareService.UpdateShare:output_type -> cairn.v1.UpdateShareResponse
+	18, // 45: cairn.v1.ShareService.SetServiceAddress:output_type -> cairn.v1.SetServiceAddressResponse
+	20, // 46: cairn.v1.ShareService.ManageShare:output_type -> cairn.v1.ManageShareResponse
+	22, // 47: cairn.v1.ShareService.UnmanageShare:output_type -> cairn.v1.UnmanageShareResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_cairn_v1_share_proto_init() }
