@@ -30,7 +30,13 @@ func (c *cluster) makeCopied(name string, replicas int) *copied {
 // makeCopiedBy is makeCopied with another failover policy, interval of replication and size.
 func (c *cluster) makeCopiedBy(failover, interval, name, size string, replicas int) *copied {
 	c.t.Helper()
-	c.must(nil, "type", "create", "copies", "--spec", "replication_type=dr", "--spec", "failover="+failover, "--spec", "snapshot_support=true",
+	return c.makeCopiedOf("dr", failover, interval, name, size, replicas)
+}
+
+// makeCopiedOf is makeCopiedBy with another type of replication.
+func (c *cluster) makeCopiedOf(replication, failover, interval, name, size string, replicas int) *copied {
+	c.t.Helper()
+	c.must(nil, "type", "create", "copies", "--spec", "replication_type="+replication, "--spec", "failover="+failover, "--spec", "snapshot_support=true",
 		"--spec", "create_share_from_snapshot_support=true", "--spec", "revert_to_snapshot_support=true", "--spec", "cairn:replication_interval="+interval)
 	c.must(nil, "share", "create", name, "--size", size, "--type", "copies", "--replicas", fmt.Sprint(replicas))
 	var access cairnv1.AllowAccessResponse

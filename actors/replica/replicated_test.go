@@ -150,7 +150,11 @@ func TestFailover(t *testing.T) {
 // Clients are told where a share is before its first sync point is cut there, which holds them: of many shares that fail over
 // together, the last one would wait for all the others' cuts.
 func TestFailoverTellsClientsFirst(t *testing.T) {
-	f := newFleet(t, 2, cairn.FailoverAuto)
+	tellsClientsFirst(t, newFleet(t, 2, cairn.FailoverAuto))
+	tellsClientsFirst(t, newFleet(t, 2, cairn.FailoverAuto, readable)) // where the standby was read says nothing
+}
+
+func tellsClientsFirst(t *testing.T, f *fleet) {
 	f.write("synced")
 	f.wait()
 	f.down("node-1")
@@ -164,7 +168,10 @@ func TestFailoverTellsClientsFirst(t *testing.T) {
 		point, ok := ParseSyncPoint(newest)
 		return ok && point.Epoch == f.View().Replica("r2").Epoch
 	}
-	for passes := 0; len(f.View().Replica("r2").Have.Locations) == 0; passes++ {
+	told := func() bool {
+		return slices.ContainsFunc(f.View().Replica("r2").Have.Locations, func(l cairn.ExportLocation) bool { return !l.ReadOnly })
+	}
+	for passes := 0; !told(); passes++ {
 		if cut() || passes > 10 {
 			t.Fatalf("after %d passes clients know nothing, and a sync point is cut: %t", passes, cut())
 		}

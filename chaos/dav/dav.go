@@ -114,15 +114,21 @@ func (c *Client) PutHeader(ctx context.Context, name string, data io.Reader, siz
 
 // Get opens a file. An answer that breaks off is an error of the last Read.
 func (c *Client) Get(ctx context.Context, name string) (io.ReadCloser, error) {
+	body, _, err := c.GetHeader(ctx, name)
+	return body, err
+}
+
+// GetHeader is Get with the header of the answer, in which a server may say what point in time the file is read from.
+func (c *Client) GetHeader(ctx context.Context, name string) (io.ReadCloser, http.Header, error) {
 	request, err := c.request(ctx, http.MethodGet, name, nil)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	response, err := c.send(request)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return response.Body, nil
+	return response.Body, response.Header, nil
 }
 
 // Delete removes a file, or a directory with everything in it.
