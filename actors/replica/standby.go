@@ -15,8 +15,10 @@ import (
 // What clients may read of a standby is never what it receives into, but a sync point that is complete: see DESIGN.md.
 
 const (
-	// shownMost bounds how many sync points a standby shows at a time: the newest, and older ones that requests still read.
-	shownMost = 4
+	// shownMost bounds how many sync points a standby shows at a time: the newest, and older ones that requests still read. Where
+	// snapshots may be full copies, shownCopies does.
+	shownMost   = 64
+	shownCopies = 4
 	// shownFor is how many sync points later one that is still read is taken away: an hour at the default interval.
 	shownFor = 360
 )
@@ -52,6 +54,10 @@ func shown(w *Want, h *Have) (list wantedExportList) {
 	if !w.shows() || !h.Shows {
 		return nil
 	}
+	most := shownCopies
+	if h.Info.AtomicSnapshots { // which share their blocks
+		most = shownMost
+	}
 	newest, served := SyncPoint{}, false
 	for _, id := range slices.Backward(syncPoints(inOrder(h.Object.Snapshots))) {
 		point, _ := ParseSyncPoint(id)
@@ -65,7 +71,7 @@ func shown(w *Want, h *Have) (list wantedExportList) {
 			continue
 		case !served:
 			served = true
-		case !h.Reading[id] || len(list) == shownMost || newest.Seq > point.Seq+shownFor:
+		case !h.Reading[id] || len(list) == most || newest.Seq > point.Seq+shownFor:
 			continue
 		}
 		list = append(list, wantedExport{spec: w.standby(*h.snapshot(id)), located: w.told() || len(list) > 0})

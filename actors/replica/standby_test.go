@@ -167,7 +167,7 @@ func TestReadersGoOnForAWhile(t *testing.T) {
 	m := f.nodes["node-2"]
 	first := m.points()[0]
 	m.exporter.reading[drivers.ExportID{Replica: "r2", Snapshot: first}] = true
-	for n := range 2 * shownMost {
+	for n := range 2 * shownCopies {
 		f.write(fmt.Sprint("text ", n))
 		f.wait()
 		f.expect("r2", cairn.ReplicaInSync, fmt.Sprint("text ", n))
@@ -181,12 +181,12 @@ func TestReadersGoOnForAWhile(t *testing.T) {
 	if _, there := m.disk.objects["r2"].snapshots[first]; there || len(m.points()) != 1 {
 		t.Errorf("nobody reads any more, and %v is served", m.points())
 	}
-	for n := range 2 * shownMost { // everybody reads for ever
+	for n := range shownMost + 5 { // everybody reads for ever
 		m.exporter.reading[drivers.ExportID{Replica: "r2", Snapshot: m.points()[len(m.points())-1]}] = true
 		f.write(fmt.Sprint("more ", n))
 		f.wait()
 		f.wantShown("r2", fmt.Sprint("more ", n))
-		if len(m.points()) > shownMost || len(m.disk.objects["r2"].snapshots) > shownMost+1 {
+		if served := len(m.points()); served != min(n+2, shownMost) || len(m.disk.objects["r2"].snapshots) > shownMost+1 {
 			t.Errorf("round %d: serves %v, has %d", n, m.points(), len(m.disk.objects["r2"].snapshots))
 		}
 	}
@@ -325,6 +325,8 @@ func TestPlanOfReadableStandby(t *testing.T) {
 			s.Served = append(s.Served, s.standby(*s.Have.snapshot(before)))
 			s.Reading = reads(before)
 		}, "unexport snapshot " + before + ", pull"},
+		{"so many are read that the oldest goes, where each is a copy", func(s *scene) { crowd(s) }, "unexport snapshot " + before + ", pull"},
+		{"and stays where they share blocks", func(s *scene) { s.Info.AtomicSnapshots = true; crowd(s) }, "pull"},
 		{"a newer one that is half received", func(s *scene) { s.Object.Snapshots[2].Ready = false; s.serveAsWanted() }, "delete snapshot " + newest + ", pull"},
 		{"nothing of this epoch yet", func(s *scene) { s.Replica.Epoch = 3 }, "unexport snapshot " + newest + ", pull"},
 		{"nothing of this epoch yet, and it is read", func(s *scene) { s.Replica.Epoch, s.Reading = 3, reads(newest) }, "unexport snapshot " + newest + ", pull"},
@@ -354,6 +356,18 @@ func TestPlanOfReadableStandby(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// crowd adds as many sync points as a standby shows of copies, and has all of them read.
+func crowd(s *scene) {
+	for n := range uint64(shownCopies - 1) {
+		id := SyncPoint{Epoch: 2, Seq: 10 + n, At: time.UnixMilli(1)}.ID()
+		s.Object.Snapshots = append(s.Object.Snapshots, drivers.SnapshotObject{ID: id, Ready: true, Root: "/pool/r/" + string(id), Order: 10 + n})
+	}
+	s.Served, s.Reading = nil, make(map[cairn.SnapshotID]bool)
+	for _, snap := range s.Object.Snapshots[1:] {
+		s.Served, s.Reading[snap.ID] = append(s.Served, s.standby(snap)), true
 	}
 }
 
