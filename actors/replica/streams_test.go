@@ -99,7 +99,7 @@ func promoteAround(t *testing.T, open func(*member) drivers.Pool, caps []cairn.C
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
-	s := &streams{newFleetOn(t, 3, cairn.FailoverManual, caps, open), random}
+	s := &streams{newFleetOn(t, 3, cairn.FailoverManual, caps, open, readable), random}
 	const files, size = 32, 64 << 10
 	for n := range files {
 		s.put(fmt.Sprint("file-", n), size)
@@ -196,6 +196,10 @@ func (s *streams) same() {
 		}
 		if compared == 0 || newestSyncPoint(inOrder(object.Snapshots)) != newest {
 			s.Errorf("%s is in sync without sync point %s", r.ID, newest)
+		}
+		shown := s.nodes[r.Node].exporter.specs[drivers.ExportID{Replica: r.ID, Snapshot: newest}]
+		if !shown.Standby || !shown.ReadOnly || s.hash(shown.Root) != s.hash(source.Root) {
+			s.Errorf("%s is in sync, and clients read %+v", r.ID, shown)
 		}
 	}
 }

@@ -35,6 +35,8 @@ func TestExporterConformanceFindsFlaws(t *testing.T) {
 		{trustsNames, "users_are_known_by_their_password"},
 		{writesReadOnly, "a_read-only_export_refuses_writes_that_a_rule_allows"},
 		{oneExportPerReplica, "a_snapshot_is_exported_beside_its_replica"},
+		{goesBack, "a_standby_shows_its_latest_point_and_nobody_writes_it"},
+		{writesReadOnly, "a_standby_shows_its_latest_point_and_nobody_writes_it"},
 		{listsInAnyOrder, "exports_lists_what_is_served,_in_order"},
 		{failsOnAbsent, "unexport_of_what_is_not_exported_succeeds"},
 		{finishesUploads, "unexport_ends_what_is_in_progress"},
@@ -91,6 +93,7 @@ const (
 	trustsNames         flaw = "trusts names"
 	writesReadOnly      flaw = "writes read-only"
 	oneExportPerReplica flaw = "one export per replica"
+	goesBack            flaw = "goes back"
 	listsInAnyOrder     flaw = "lists in any order"
 	failsOnAbsent       flaw = "fails on absent"
 	finishesUploads     flaw = "finishes uploads"
@@ -137,10 +140,29 @@ func (p *plain) Export(_ context.Context, spec drivers.ExportSpec) ([]cairn.Expo
 	p.served[id] = spec
 	p.exports++
 	url := string(id.Replica) + "/" + string(id.Snapshot)
+	if spec.Standby {
+		url = string(id.Replica) + "/" + standby
+	}
 	if p.flaw == movesOnRepeat {
 		url += fmt.Sprintf("?%d", p.exports)
 	}
-	return []cairn.ExportLocation{{URL: url}}, nil
+	return []cairn.ExportLocation{{URL: url, ReadOnly: spec.ReadOnly}}, nil
+}
+
+// standby is where the points of a replica that is not active are read.
+const standby = "standby"
+
+// InUse implements drivers.StandbyServer.
+func (p *plain) InUse(context.Context, drivers.ExportID) (bool, error) { return false, nil }
+
+// point is the one of a replica that is not active that answers.
+func (p *plain) point(replica cairn.ReplicaID) (latest cairn.SnapshotID) {
+	for id, spec := range p.served {
+		if id.Replica == replica && spec.Standby && (latest == "" || id.Snapshot > latest != (p.flaw == goesBack)) {
+			latest = id.Snapshot
+		}
+	}
+	return latest
 }
 
 // Unexport implements drivers.Exporter.
@@ -200,6 +222,11 @@ func (p *plain) spec(at cairn.ExportLocation) (drivers.ExportSpec, error) {
 	defer p.mu.Unlock()
 	path, _, _ := strings.Cut(at.URL, "?")
 	replica, snapshot, _ := strings.Cut(path, "/")
+	if snapshot == standby {
+		if snapshot = string(p.point(cairn.ReplicaID(replica))); snapshot == "" {
+			return drivers.ExportSpec{}, cairn.ErrNotFound
+		}
+	}
 	spec, ok := p.served[drivers.ExportID{Replica: cairn.ReplicaID(replica), Snapshot: cairn.SnapshotID(snapshot)}]
 	if !ok {
 		return drivers.ExportSpec{}, cairn.ErrNotFound

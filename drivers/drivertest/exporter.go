@@ -60,7 +60,8 @@ type Client interface {
 	Begin(ctx context.Context, at cairn.ExportLocation, name string, first []byte) (io.WriteCloser, error)
 }
 
-// ExporterConformance runs the contract of drivers.Exporter, and of drivers.Quiescer where the exporter implements it.
+// ExporterConformance runs the contract of drivers.Exporter, and of drivers.Quiescer and drivers.StandbyServer where the exporter
+// implements them.
 func ExporterConformance(t *testing.T, h ExporterHarness) {
 	for _, clause := range exporterClauses {
 		t.Run(clause.name, func(t *testing.T) { clause.run(newExporterCase(t, h)) })
@@ -78,6 +79,7 @@ var exporterClauses = []struct {
 	{"users are known by their password", (*exporterCase).usersAreKnown},
 	{"a read-only export refuses writes that a rule allows", (*exporterCase).readOnlyHolds},
 	{"a snapshot is exported beside its replica", (*exporterCase).snapshotBesideReplica},
+	{"a standby shows its latest point and nobody writes it", (*exporterCase).standbyGoesOn},
 	{"exports lists what is served, in order", (*exporterCase).exportsLists},
 	{"unexport of what is not exported succeeds", (*exporterCase).unexportOfAbsent},
 	{"unexport ends what is in progress", (*exporterCase).unexportEndsRequests},
@@ -165,6 +167,38 @@ func (c *exporterCase) snapshotBesideReplica() {
 	c.must(c.e.Unexport(c.ctx, snap.ID))
 	c.refused("a read of a snapshot that is no longer exported", c.read(c.inside, frozen))
 	c.reads(c.client(c.inside), live, "hello", "world")
+}
+
+func (c *exporterCase) standbyGoesOn() {
+	first := c.snapshotSpec("0198c000-0000-7000-8000-0000000000c1", "one")
+	second := c.snapshotSpec("0198c000-0000-7000-8000-0000000000c2", "two")
+	first.Standby, second.Standby = true, true
+	server, ok := c.e.(drivers.StandbyServer)
+	if !ok {
+		if _, err := c.e.Export(c.ctx, first); !errors.Is(err, cairn.ErrNotSupported) {
+			c.Errorf("export of a standby by an exporter that is no StandbyServer: %v; want it refused as not supported", err)
+		}
+		return
+	}
+	live, at := c.export(c.spec)[0], c.export(first)[0]
+	c.reads(c.client(c.inside), at, "hello", "one")
+	again := c.export(second)[0]
+	c.export(first) // changes nothing: the latest one answers, whichever was exported last
+	if !at.ReadOnly || again != at || at.URL == live.URL {
+		c.Errorf("a standby is at %v, then at %v, and the share at %v", at, again, live)
+	}
+	c.reads(c.client(c.inside), at, "hello", "two")
+	c.refused("a write to a standby", c.client(c.inside).Write(c.ctx, at, "hello", []byte("x")))
+	_, err := server.InUse(c.ctx, first.ID)
+	c.must(err)
+	c.must(c.e.Unexport(c.ctx, first.ID))
+	c.reads(c.client(c.inside), at, "hello", "two")
+	c.reads(c.client(c.inside), live, "hello", "world")
+	c.must(c.e.Unexport(c.ctx, second.ID))
+	c.refused("a read of a standby that is no longer exported", c.read(c.inside, at))
+	if used, err := server.InUse(c.ctx, second.ID); err != nil || used {
+		c.Errorf("what is not exported is in use: %t, %v", used, err)
+	}
 }
 
 func (c *exporterCase) exportsLists() {

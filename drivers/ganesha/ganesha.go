@@ -186,6 +186,8 @@ func (e *Exporter) validate(spec drivers.ExportSpec) error {
 		return fmt.Errorf("spec names no replica, or no share or snapshot by its UUID: %w", cairn.ErrInvalid)
 	case !isQuotable(spec.Root):
 		return fmt.Errorf("root %q: %s: %w", spec.Root, wantQuotable, cairn.ErrInvalid)
+	case spec.Standby:
+		return fmt.Errorf("a replica that is not active is not served over NFS, whose clients cannot go on to another file system: %w", cairn.ErrNotSupported)
 	case spec.EnforceSize && !e.config.IgnoreSize:
 		return fmt.Errorf("neither the pool nor Ganesha holds the share to its size; use a file system with quotas, or allow it with ignore_size: %w", cairn.ErrNotSupported)
 	}

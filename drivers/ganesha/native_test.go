@@ -214,6 +214,7 @@ func TestNativeRefuses(t *testing.T) {
 		want   error
 	}{
 		{"a size that nobody enforces", func(s *drivers.ExportSpec) { s.EnforceSize = true }, cairn.ErrNotSupported},
+		{"a standby", func(s *drivers.ExportSpec) { s.ID.Snapshot, s.Standby = "0198c000-0000-7000-8000-0000000000c1", true }, cairn.ErrNotSupported},
 		{"a user rule", func(s *drivers.ExportSpec) { s.Rules[0].Kind = cairn.AccessUser }, cairn.ErrNotSupported},
 		{"no share", func(s *drivers.ExportSpec) { s.Share = "" }, cairn.ErrInvalid},
 		{"a root that breaks out", func(s *drivers.ExportSpec) { s.Root = "/\"; } EXPORT {" }, cairn.ErrInvalid},

@@ -181,6 +181,8 @@ func validateSpec(spec drivers.ExportSpec, name string) error {
 		return fmt.Errorf("spec names no replica, or no share or snapshot by its UUID: %w", cairn.ErrInvalid)
 	case !filepath.IsAbs(spec.Root):
 		return fmt.Errorf("root %q is not an absolute path: %w", spec.Root, cairn.ErrInvalid)
+	case spec.Standby:
+		return fmt.Errorf("a replica that is not active is not served over NFS, whose clients cannot go on to another file system: %w", cairn.ErrNotSupported)
 	case spec.EnforceSize:
 		return fmt.Errorf("the kernel's NFS server holds nobody to a size; use a pool whose file system does: %w", cairn.ErrNotSupported)
 	}
