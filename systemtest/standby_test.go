@@ -91,7 +91,9 @@ func (s *copied) standby(node string) *standby {
 		}
 		return false, err
 	})
-	files, err := s.at(at.url)
+	ca, err := s.CA()
+	s.check(err)
+	files, err := dav.New(dav.Config{URL: at.url, CA: ca, User: "tester", Password: s.password, Timeout: time.Minute})
 	s.check(err)
 	s.t.Cleanup(files.Close)
 	at.files = files
@@ -130,8 +132,12 @@ func (at *standby) pair(ctx context.Context) (first, second int, point string, e
 // readsOnePoint: the first file is written before the second one, so at no point in time is it the older one, or newer by two.
 func (s *copied) readsOnePoint(at *standby, newest string) string {
 	s.t.Helper()
-	first, second, point, err := at.pair(s.t.Context())
-	s.check(err)
+	var first, second int
+	var point string
+	s.await(30*time.Second, "both files at node "+at.node, func(ctx context.Context) (_ bool, err error) {
+		first, second, point, err = at.pair(ctx) // a node that is late for its lease refuses
+		return err == nil, err
+	})
 	if point == "" || point < newest || first < second || first > second+1 {
 		s.t.Errorf("reads %d and %d at %q, after %q", first, second, point, newest)
 	}
