@@ -210,7 +210,7 @@ func (t *trouble) checkStates() {
 
 // checkLines: a line that was acknowledged is in the share, or was left behind by a failover and is kept.
 func (t *trouble) checkLines() {
-	v := t.leader().member.View()
+	v := t.machines[0].process.member.View() // all are equal; there may be no leader just now
 	for _, share := range t.shares {
 		acknowledged := t.history.acknowledged(share) // before the copies are read: users go on writing
 		kept := strings.Join(t.seen, "")
@@ -247,7 +247,7 @@ func (t *trouble) checkLines() {
 
 // checkSnapshots: a snapshot is the same on every replica in sync, and stays what it was.
 func (t *trouble) checkSnapshots() {
-	v := t.leader().member.View()
+	v := t.machines[0].process.member.View()
 	if t.history.cuts == nil {
 		t.history.cuts = make(map[cairn.SnapshotID]string)
 	}
