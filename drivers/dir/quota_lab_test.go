@@ -55,7 +55,7 @@ func TestLabQuotaConformance(t *testing.T) {
 func TestLabQuotaCrashSweep(t *testing.T) {
 	withQuotas(t, func(t *testing.T, mnt string) {
 		h := quotaHarness(mnt)
-		h.Every = 16
+		h.Every = 32
 		h.New = func(t *testing.T) (drivertest.Storage, func()) {
 			s, remove := newStorage(t, mnt)
 			return leanStorage{quotaStorage{s.(storage)}}, remove
