@@ -43,6 +43,7 @@ const (
 	NeedsDisks
 	NeedsFreeze
 	NeedsGuest
+	NeedsDelay
 )
 
 // Fault is a kind of fault.
@@ -72,6 +73,7 @@ func Table() []Fault {
 		{"mute", "others do not hear a server", NeedsNetwork, time.Second, 8 * time.Second, partition(true, false)},
 		{"deaf", "a server does not hear others", NeedsNetwork, time.Second, 8 * time.Second, partition(false, true)},
 		{"loss", "10 to 40 of 100 packets between a server and all others are lost", NeedsNetwork, 2 * time.Second, 8 * time.Second, loss},
+		{"latency", "what a server and all others send to each other comes 20 to 500 ms later", NeedsDelay, 2 * time.Second, 8 * time.Second, latency},
 		{"full-pool", "the disk of a pool is full", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).PoolDir)},
 		{"full-log", "the disk of a raft log is full; a server that ended by it is started again", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).Disk)},
 		{"hang", "the disk of a raft log hangs", NeedsFreeze, time.Second, 6 * time.Second, hang},
@@ -116,6 +118,9 @@ func (w *World) has() Needs {
 	}
 	if w.Network != nil {
 		has |= NeedsNetwork
+		if w.Network.Delays {
+			has |= NeedsDelay
+		}
 	}
 	if w.Disks != nil {
 		has |= NeedsDisks
@@ -137,7 +142,7 @@ func (n Needs) String() string {
 	}{
 		{NeedsServers, "server processes of its own"}, {NeedsNetwork, "network namespaces (root, iproute2, nft)"},
 		{NeedsDisks, "small disks of its own (root)"}, {NeedsFreeze, "a file system on a loop device that can be frozen (root)"},
-		{NeedsGuest, "a node to spare (4 nodes or more)"},
+		{NeedsGuest, "a node to spare (4 nodes or more)"}, {NeedsDelay, "network namespaces and /dev/net/tun (root)"},
 	} {
 		if n&need.bit != 0 {
 			all = append(all, need.what)

@@ -141,17 +141,28 @@ func partition(mute, deaf bool) func(context.Context, *World, *local.Server, *ra
 }
 
 func loss(ctx context.Context, w *World, target *local.Server, random *rand.Rand) (Heal, error) {
-	percent := 10 + random.IntN(31)
-	set := func(ctx context.Context, percent int) error {
+	return between(ctx, w, target, w.Network.Lose, 10+random.IntN(31))
+}
+
+func latency(ctx context.Context, w *World, target *local.Server, random *rand.Rand) (Heal, error) {
+	return between(ctx, w, target, w.Network.Delay, time.Duration(20+random.IntN(481))*time.Millisecond)
+}
+
+// between sets something of both ways between the target and every other server; zero ends it.
+func between[T any](ctx context.Context, w *World, target *local.Server, set func(ctx context.Context, from, to string, much T) error, much T) (Heal, error) {
+	all := func(ctx context.Context, much T) error {
 		for _, other := range w.Cluster.Servers() {
 			if other == target {
 				continue
 			}
-			if err := errors.Join(w.Network.Lose(ctx, target.Host, other.Host, percent), w.Network.Lose(ctx, other.Host, target.Host, percent)); err != nil {
+			if err := errors.Join(set(ctx, target.Host, other.Host, much), set(ctx, other.Host, target.Host, much)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
-	return func(ctx context.Context) error { return set(ctx, 0) }, set(ctx, percent)
+	return func(ctx context.Context) error {
+		var zero T
+		return all(ctx, zero)
+	}, all(ctx, much)
 }

@@ -1,5 +1,5 @@
 // Package network makes a network of namespaces for servers on one machine: each server has a namespace and an address of its
-// own, and all are connected to this process, which forwards and can be told to lose what one sends to another. This process
+// own, and all are connected to this process, which forwards and can be told to lose or to delay what one sends to another. This process
 // itself always reaches everybody, as clients do which are on the same side of a partition as the server that they use.
 //
 // It changes the network and mount namespaces that it runs in, so those have to be of the caller's own making: the kernel takes
@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/cairn-storage/cairn/drivers/tool"
 )
@@ -27,16 +28,18 @@ const (
 
 // Network is the wires between servers. It may be used concurrently.
 type Network struct {
-	tools tool.Runner
+	Delays bool // latency can be made here
+	tools  tool.Runner
 
 	mu     sync.Mutex
-	losses map[[2]string]int // percent, by source and destination
+	losses map[[2]string]int               // percent, by source and destination
+	delays map[[2]netip.Addr]time.Duration // likewise
 }
 
 // Prepare gives the namespaces that this process runs in what every network of servers needs: a place for the names of other
 // namespaces, and loopback.
 func Prepare(ctx context.Context) (*Network, error) {
-	n := &Network{tools: tool.NewMachine(), losses: map[[2]string]int{}}
+	n := &Network{tools: tool.NewMachine(), losses: map[[2]string]int{}, delays: map[[2]netip.Addr]time.Duration{}}
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil { // where ip keeps its names
 		return nil, fmt.Errorf("network: private /run: %w", err)
 	}
@@ -53,6 +56,9 @@ func New(ctx context.Context, servers int) (*Network, error) {
 		if err := n.connect(ctx, i); err != nil {
 			return nil, err
 		}
+	}
+	if err := n.openDevice(ctx); err != nil {
+		return nil, err
 	}
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o600); err != nil {
 		return nil, fmt.Errorf("network: cannot forward: %w", err)
