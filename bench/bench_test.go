@@ -33,6 +33,7 @@ func BenchmarkCairn(b *testing.B) {
 	b.Run("failover", r.failover)
 	b.Run("takeover", r.takeover)
 	b.Run("fleet", r.fleet)
+	b.Run("soak", r.soak)
 	r.print(os.Stdout)
 }
 

@@ -101,17 +101,25 @@ func (f *fleet) settled(n int) {
 	}))
 }
 
+// web is a client that trusts the cluster.
+func (s *replicated) web() *http.Client {
+	s.b.Helper()
+	ca, err := s.CA()
+	s.check(err)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &http.Client{
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, MaxIdleConnsPerHost: fleetClients},
+		Timeout:   time.Minute,
+	}
+}
+
 // write returns how long after began every share had been written to, through a server that has none of the active replicas
 // yet: requests wait there for the share, as those of any client do.
 func (f *fleet) write(began time.Time, through *local.Server) []time.Duration {
 	f.b.Helper()
-	ca, err := f.CA()
-	f.check(err)
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(ca)
-	connections := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}, MaxIdleConnsPerHost: fleetClients}
-	defer connections.CloseIdleConnections()
-	files := &http.Client{Transport: connections, Timeout: time.Minute}
+	files := f.web()
+	defer files.CloseIdleConnections()
 	took := make([]time.Duration, len(f.ids))
 	group, ctx := errgroup.WithContext(f.b.Context())
 	group.SetLimit(fleetClients)
