@@ -111,7 +111,8 @@ func (w *world) describe() string {
 			continue
 		}
 		status := p.member.Status()
-		fmt.Fprintf(&b, "%s (%s): leads %v, leader %s, term %d, applied %d, lease %s\n", m.name, p.self, p.member.IsLeader(), status.Leader, status.Term, status.Applied, status.Lease)
+		fmt.Fprintf(&b, "%s (%s): leads %v, leader %s, term %d, applied %d, state %d %016x, lease %s\n",
+			m.name, p.self, p.member.IsLeader(), status.Leader, status.Term, status.Applied, p.member.View().Index(), p.member.View().Digest(), status.Lease)
 		for row := range p.member.View().ReplicasOn(p.self) {
 			fmt.Fprintf(&b, "   %s %s %s epoch %d generation %d want %+v have %+v\n      %+v\n", row.ID, row.Role, row.State, row.Epoch, row.Generation, row.Want, row.Have, p.actor.SyncStates([]cairn.ReplicaID{row.ID}))
 		}
