@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/cairn-storage/cairn"
 	peerv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/peer/v1"
 )
@@ -66,13 +68,10 @@ func (n *Node) beatAt(ctx context.Context, leader cairn.NodeID, sequence *uint64
 	if err != nil {
 		return err
 	}
-	stream, err := peerv1.NewPeerServiceClient(conn).Heartbeat(ctx)
+	stream, err := openHeartbeats(ctx, conn)
 	if err != nil {
 		return fromStatus(err)
 	}
-	// Asked for its context, the stream is never opened anew behind our back. Waiting for a connection to do that, the reader would keep
-	// Send from returning, and nobody would see that the leader has fallen silent.
-	_ = stream.Context()
 	pending := &pendingBeats{sent: make(map[uint64]time.Duration), last: n.config.Clock()}
 	ended := make(chan error, 1)
 	go func() {
@@ -106,6 +105,17 @@ func (n *Node) beatAt(ctx context.Context, leader cairn.NodeID, sequence *uint64
 			return ctx.Err()
 		}
 	}
+}
+
+// openHeartbeats begins a stream that is not opened anew behind our back: gRPC does that with one that the server has not begun to process,
+// unless it was asked for its context. Waiting for a connection meanwhile, the reader would keep Send from returning, and nobody would
+// see that the leader has fallen silent.
+func openHeartbeats(ctx context.Context, conn grpc.ClientConnInterface) (peerv1.PeerService_HeartbeatClient, error) {
+	stream, err := peerv1.NewPeerServiceClient(conn).Heartbeat(ctx)
+	if err == nil {
+		_ = stream.Context()
+	}
+	return stream, err
 }
 
 // pendingBeats remembers when each heartbeat was sent: a lease counts from there, and not from its answer.
