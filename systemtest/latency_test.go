@@ -36,8 +36,8 @@ func within(t *testing.T, server string, do func() error) {
 // harness relies on it.
 func TestLatency(t *testing.T) {
 	withNetwork(t, 2, func(t *testing.T, n *network) {
-		if !n.wires.Delays {
-			t.Skip("needs /dev/net/tun")
+		if n.wires.NoLatency != nil {
+			t.Skip(n.wires.NoLatency)
 		}
 		var listener net.Listener
 		var conn net.Conn

@@ -118,7 +118,7 @@ func (w *World) has() Needs {
 	}
 	if w.Network != nil {
 		has |= NeedsNetwork
-		if w.Network.Delays {
+		if w.Network.NoLatency == nil {
 			has |= NeedsDelay
 		}
 	}

@@ -1,10 +1,12 @@
 package fault
 
 import (
+	"io/fs"
 	"strings"
 	"testing"
 
 	"github.com/cairn-storage/cairn/chaos/local"
+	"github.com/cairn-storage/cairn/chaos/network"
 )
 
 // TestChoose: what cannot be done is said with the reason, and never chosen; a name that is none is an error.
@@ -19,6 +21,7 @@ func TestChoose(t *testing.T) {
 	}{
 		{"somebody else's cluster", &World{}, []string{"transfer", "kill"}, "transfer", "kill: needs server processes of its own"},
 		{"without root", &World{Cluster: servers}, []string{"kill", "partition", "hang"}, "kill", "partition: needs network namespaces"},
+		{"without a device", &World{Cluster: servers, Network: &network.Network{NoLatency: fs.ErrNotExist}}, []string{"loss", "latency"}, "loss", "latency: needs network namespaces and /dev/net/tun"},
 		{"three nodes", &World{Cluster: servers}, []string{"rejoin"}, "", "rejoin: needs a node to spare"},
 		{"a node to spare", &World{Cluster: servers, Guest: "n4"}, []string{"rejoin"}, "rejoin", ""},
 		{"disks that cannot be frozen", &World{Cluster: servers, Disks: &Disks{}}, []string{"full-log", "hang"}, "full-log", "hang: needs a file system on a loop device"},

@@ -2,9 +2,7 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"os"
 	"slices"
@@ -25,14 +23,11 @@ const (
 	headerBytes  = 20 // of IPv4, without options
 )
 
-// openDevice makes the device and has what comes back from it sent on. Without /dev/net/tun there is no latency.
-func (n *Network) openDevice(ctx context.Context) error {
+// openDevice makes the device.
+func openDevice() (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return nil
-	}
 	if err != nil {
-		return fmt.Errorf("network: /dev/net/tun: %w", err)
+		return nil, fmt.Errorf("/dev/net/tun: %w", err)
 	}
 	request, err := unix.NewIfreq(device)
 	if err == nil {
@@ -41,10 +36,14 @@ func (n *Network) openDevice(ctx context.Context) error {
 	}
 	if err != nil {
 		_ = unix.Close(fd)
-		return fmt.Errorf("network: device %s: %w", device, err)
+		return nil, fmt.Errorf("/dev/net/tun: %w", err)
 	}
-	file := os.NewFile(uintptr(fd), device)
-	err = n.All(ctx, [][]string{
+	return os.NewFile(uintptr(fd), device), nil
+}
+
+// sendOn has what comes back from the device sent on to where it was to go, and everything that gets into it held.
+func (n *Network) sendOn(ctx context.Context, file *os.File) error {
+	err := n.All(ctx, [][]string{
 		{"ip", "link", "set", device, "up"},
 		{"ip", "route", "add", "default", "dev", device, "table", deviceTable},
 		{"ip", "rule", "add", "priority", returnedRule, "iif", device, "lookup", "main"},
@@ -58,7 +57,6 @@ func (n *Network) openDevice(ctx context.Context) error {
 		_ = file.Close()
 		return fmt.Errorf("network: device %s: %w", device, err)
 	}
-	n.Delays = true
 	go n.hold(file)
 	return nil
 }
