@@ -99,7 +99,8 @@ func (t *term) carryOut(ctx context.Context, c change) error {
 	}
 }
 
-// await waits for Raft under a deadline. A future that nobody waits for any more ends with the instance.
+// await waits for Raft under a deadline. A future that nobody waits for any more ends with the instance; only a transfer of the leadership
+// that Raft had not looked at when it was shut down is never answered, and keeps its goroutine.
 func await(ctx context.Context, future raft.Future) error {
 	done := make(chan error, 1)
 	go func() { done <- future.Error() }()
