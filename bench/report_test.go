@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"text/tabwriter"
 )
 
@@ -25,7 +26,15 @@ func (r *report) probe(what, value string) {
 	r.rows = append(r.rows, row{probe: true, what: what, value: value})
 }
 
-func (r *report) result(one row) { r.rows = append(r.rows, one) }
+// result adds a row. The framework runs a benchmark that is over quickly again: the last one counts.
+func (r *report) result(one row) {
+	again := slices.IndexFunc(r.rows, func(old row) bool { return !old.probe && old.what == one.what })
+	if again < 0 {
+		r.rows = append(r.rows, one)
+		return
+	}
+	r.rows[again] = one
+}
 
 func (r *report) print(out io.Writer) {
 	if len(r.rows) == 0 {
