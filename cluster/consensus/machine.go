@@ -23,6 +23,7 @@ type machine struct {
 	applied uint64 // newest entry that the machine has seen or that certainly holds nothing for it
 	command uint64 // newest entry that was a command, or several
 	grown   uint64 // commands since the last snapshot was begun
+	resets  uint64 // how often a snapshot has replaced the state
 }
 
 // Apply implements raft.FSM.
@@ -85,8 +86,25 @@ func (m *machine) sinceSnapshot() uint64 {
 	return m.grown
 }
 
-// advance notes that everything up to applied has been applied; command is the newest command among it. A barrier passes
-// entries that hold nothing for the machine, concurrently with the goroutine that applies.
+// state counts the snapshots that the machine was restored from: what is known of one state says nothing of the next.
+func (m *machine) state() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.resets
+}
+
+// passed notes a barrier: everything up to it has been applied, to the state that the caller read before. To one that a snapshot has
+// put in its place since, which may be older, entries before the barrier are still to come: to pass them would be to leave them out.
+func (m *machine) passed(barrier, state uint64) {
+	m.mu.Lock()
+	if state == m.resets {
+		m.applied = max(m.applied, barrier)
+	}
+	m.mu.Unlock()
+	m.moved.fire()
+}
+
+// advance notes that everything up to applied has been applied; command is the newest command among it.
 func (m *machine) advance(applied, command uint64) {
 	m.mu.Lock()
 	m.applied, m.command = max(m.applied, applied), max(m.command, command)
@@ -98,6 +116,7 @@ func (m *machine) advance(applied, command uint64) {
 func (m *machine) reset(index uint64) {
 	m.mu.Lock()
 	m.applied, m.command = index, index
+	m.resets++
 	m.mu.Unlock()
 	m.moved.fire()
 }
