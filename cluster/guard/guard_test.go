@@ -77,7 +77,8 @@ func TestStaleVerify(t *testing.T) {
 		}
 		term := old.CurrentTerm()
 		release := old.wire.hold(func(raft.ServerID, *raft.AppendEntriesRequest) bool { return true })
-		for seen := map[raft.ServerID]bool{}; len(seen) < 2; {
+		// What is free to leave later would tell the old leader of the new term: both of Raft's messages to either peer must be held.
+		for seen := map[held]bool{}; len(seen) < 4; {
 			seen[<-old.wire.late] = true
 		}
 		request := &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}}

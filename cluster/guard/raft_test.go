@@ -67,7 +67,13 @@ type wire struct {
 	held chan struct{}                                        // answers wait until it is closed
 	only func(raft.ServerID, *raft.AppendEntriesRequest) bool // which answers
 	cut  map[raft.ServerAddress]bool
-	late chan raft.ServerID // who has an answer under way
+	late chan held // what is held back
+}
+
+// held is an answer that is held back. Raft has one of each kind under way to a peer.
+type held struct {
+	peer      raft.ServerID
+	heartbeat bool
 }
 
 func (w *wire) AppendEntries(id raft.ServerID, to raft.ServerAddress, request *raft.AppendEntriesRequest, answer *raft.AppendEntriesResponse) error {
@@ -76,14 +82,14 @@ func (w *wire) AppendEntries(id raft.ServerID, to raft.ServerAddress, request *r
 	}
 	err := w.InmemTransport.AppendEntries(id, to, request, answer)
 	w.mu.Lock()
-	held, only := w.held, w.only
+	until, only := w.held, w.only
 	w.mu.Unlock()
-	if held != nil && only(id, request) {
+	if until != nil && only(id, request) {
 		select {
-		case w.late <- id:
+		case w.late <- held{id, request.LeaderCommitIndex == 0}:
 		default:
 		}
-		<-held
+		<-until
 	}
 	return err
 }
@@ -107,13 +113,13 @@ func (w *wire) reach(to raft.ServerAddress) error {
 func (w *wire) hold(only func(raft.ServerID, *raft.AppendEntriesRequest) bool) (release func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	held := make(chan struct{})
-	w.held, w.only = held, only
+	until := make(chan struct{})
+	w.held, w.only = until, only
 	return func() {
 		w.mu.Lock()
 		w.held = nil
 		w.mu.Unlock()
-		close(held)
+		close(until)
 	}
 }
 
@@ -127,7 +133,7 @@ func newMember(id string) *member {
 	_, transport := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), time.Second)
 	return &member{
 		id: raft.ServerID(id), disk: &disk{InmemStore: raft.NewInmemStore()}, stable: raft.NewInmemStore(), snaps: raft.NewInmemSnapshotStore(),
-		wire: &wire{InmemTransport: transport, cut: make(map[raft.ServerAddress]bool), late: make(chan raft.ServerID, 16)},
+		wire: &wire{InmemTransport: transport, cut: make(map[raft.ServerAddress]bool), late: make(chan held, 16)},
 	}
 }
 
