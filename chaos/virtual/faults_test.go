@@ -15,7 +15,7 @@ type trouble struct {
 // happen lets one thing go wrong, or end.
 func (t *trouble) happen() {
 	m := t.machines[t.pick(len(t.machines))]
-	switch t.pick(14) {
+	switch t.pick(15) {
 	case 0, 1:
 		t.partition(m)
 	case 2, 3, 4:
@@ -45,6 +45,8 @@ func (t *trouble) happen() {
 		t.cut(t.shares[t.pick(len(t.shares))])
 	case 13:
 		t.move()
+	case 14:
+		t.decay(m)
 	}
 }
 
@@ -66,6 +68,24 @@ func (t *trouble) partition(m *machine) {
 	})
 }
 
+// decay lets the link of a machine go bad little by little: it hears everything, and in time for Raft, but later and later; then it is not
+// heard any more, while what was sent to it before still comes in. Its newest answer is to a question that is as old as a lease may become.
+func (t *trouble) decay(m *machine) {
+	const step, lease = scale * 100 * time.Millisecond, scale * 2 * time.Second
+	most := t.some(lease)
+	t.note("decay", "%s hears later and later, by %s in the end, and then is mute", m.name, most)
+	for late := step; late < most; late += step {
+		t.network.change(func() { t.network.late[m.name] = late })
+		time.Sleep(2 * step)
+	}
+	t.network.change(func() {
+		for _, other := range t.machines {
+			t.network.cut[[2]string{m.name, other.name}] = other != m
+		}
+	})
+	time.Sleep(2 * lease)
+}
+
 func (t *trouble) heal() {
 	t.note("heal", "the network is whole")
 	for _, m := range t.machines {
@@ -74,6 +94,7 @@ func (t *trouble) heal() {
 	t.network.change(func() {
 		clear(t.network.cut)
 		clear(t.network.frozen)
+		clear(t.network.late)
 	})
 }
 

@@ -28,17 +28,18 @@ type network struct {
 	random  *rand.Rand
 	ports   map[string]*port // by host:port
 	conns   map[*conn]bool
-	cut     map[[2]string]bool // from, to
-	frozen  map[string]bool    // hosts that are stopped
-	slow    time.Duration      // the longest delay of a message
-	loss    int                // percent of packets
+	cut     map[[2]string]bool       // from, to
+	frozen  map[string]bool          // hosts that are stopped
+	slow    time.Duration            // the longest delay of a message
+	late    map[string]time.Duration // how much longer what is sent to a host takes
+	loss    int                      // percent of packets
 	packets map[string]*packets
 }
 
 func newNetwork(random *rand.Rand) *network {
 	return &network{
 		random: random, ports: make(map[string]*port), conns: make(map[*conn]bool), cut: make(map[[2]string]bool),
-		frozen: make(map[string]bool), packets: make(map[string]*packets), slow: 2 * time.Millisecond,
+		frozen: make(map[string]bool), late: make(map[string]time.Duration), packets: make(map[string]*packets), slow: 2 * time.Millisecond,
 	}
 }
 
@@ -242,7 +243,7 @@ func newFlow(n *network, from, to string) *flow {
 
 func (f *flow) send(data []byte, last bool) {
 	f.network.mu.Lock()
-	delay, open := f.network.delay(), f.network.open(f.from, f.to)
+	delay, open := f.network.delay()+f.network.late[f.to], f.network.open(f.from, f.to)
 	f.network.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
