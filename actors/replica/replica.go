@@ -157,12 +157,17 @@ type pass struct {
 	done      map[stepKey]Step
 	failed    map[stepKey]error
 	locations map[cairn.SnapshotID][]cairn.ExportLocation // of the exports made in this pass
-	looked    error                                       // why the look failed
-	planned   error                                       // why the plan could not go on
-	refused   error                                       // why the exporter did not take the newest rules
-	source    error                                       // why the active replica's node sent nothing
 	inSync    bool                                        // a standby that has all there is, as of this pass
 	due       bool                                        // an active replica's interval is over
+	obstacles
+}
+
+// obstacles are what kept a pass from going on; nil did not.
+type obstacles struct {
+	looked  error // why the look failed
+	planned error // why the plan could not go on
+	refused error // why the exporter did not take the newest rules
+	source  error // why the active replica's node sent nothing
 }
 
 // confirm replaces the view with a linearizable one. A node that has just started, or was cut off, has an old view: by it

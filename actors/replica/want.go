@@ -23,13 +23,17 @@ type Want struct {
 	// Unproven are the rules among all of these that no exporter has taken yet: handed to the node, or refused before.
 	Unproven map[cairn.RuleID]bool
 	Copied   bool // it is still to be made from a snapshot that another pool has
-	// Of a replicated share: the other replicas of an active one, and the node of the active one of a standby.
-	Standbys   []*cairn.Replica
-	ActiveNode cairn.NodeID
-	ActiveDown bool          // that node is committed as down
-	Interval   time.Duration // between sync points
+	WantOthers
 	// InFlight: some rules wait to hear whether they are enforced. Refused: some were not, when they were last tried.
 	InFlight, Refused, Denying bool
+}
+
+// WantOthers is what a replica has to know of the others of its share.
+type WantOthers struct {
+	Standbys   []*cairn.Replica // of an active one
+	ActiveNode cairn.NodeID     // of a standby: where the active one is
+	ActiveDown bool             // that node is committed as down
+	Interval   time.Duration    // between sync points
 }
 
 // WantSnapshot is a snapshot that is wanted on the replica, or on its way out.
