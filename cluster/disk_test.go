@@ -115,6 +115,13 @@ func TestHungDiskUnderTheLeader(t *testing.T) {
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("took %s", took)
 	}
+	// It takes no part in Raft, and all the same it hears who leads, so it can ask for leases there.
+	c.WaitFor("the hung node knows the new leader", func() bool {
+		leader, address := old.Leader()
+		_, at := c.Leader().Leader()
+		return leader != old.Identity().Node && leader == c.Leader().Identity().Node && address == at && !old.IsLeader()
+	})
+	c.WaitFor("a lease from the new leader", old.LeaseValid)
 	// The state of the hung one stands still, so a read there must fail rather than be stale.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

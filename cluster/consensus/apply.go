@@ -82,7 +82,7 @@ func (e *Engine) Begin(ctx context.Context) error {
 	if err := e.barrier(ctx); err != nil {
 		return err
 	}
-	if i != e.instance.Load() || i.State() != raft.Leader || i.CurrentTerm() != term {
+	if i != e.instance.Load() || !i.leads(term) {
 		return ErrNotLeader
 	}
 	e.ready.Store(term)
@@ -134,7 +134,7 @@ func (e *Engine) writable(ctx context.Context) (*instance, error) {
 		return nil, fmt.Errorf("raft: %w: %w", err, cairn.ErrUnavailable)
 	}
 	i := e.instance.Load()
-	if i.State() != raft.Leader {
+	if !i.leads(i.CurrentTerm()) {
 		return nil, ErrNotLeader
 	}
 	if waiting := e.DiskWaiting(); waiting > e.config.Timing.DiskLimit {

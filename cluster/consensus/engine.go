@@ -108,6 +108,7 @@ func (e *Engine) start(found *raft.Configuration, again bool) error {
 	if i.Raft, err = raft.NewRaft(config, e.machine, cached, e.stores.vote, e.stores.snapshots, i.transport); err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), i.transport.Close())
 	}
+	i.transport.Serve(i.Raft)
 	i.RegisterObserver(raft.NewObserver(i.leader, false, func(o *raft.Observation) bool {
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
@@ -151,6 +152,8 @@ func (e *Engine) forward(i *instance) {
 		case now := <-i.notify:
 			emit(now)
 		case <-i.leader:
+			e.changed.fire()
+		case <-i.transport.Succeeded():
 			e.changed.fire()
 		case <-i.done:
 			if leads {
@@ -239,13 +242,23 @@ func (e *Engine) Raft() *raft.Raft { return e.instance.Load().Raft }
 // Leading reports whether this node is the leader and its state is complete, as far as it knows. Only Read proves it.
 func (e *Engine) Leading() bool {
 	ready := e.ready.Load()
-	r := e.Raft()
-	return ready != 0 && r.State() == raft.Leader && r.CurrentTerm() == ready
+	i := e.instance.Load()
+	return ready != 0 && i.leads(ready)
+}
+
+// leads reports whether this instance leads in the term. One whose disk hangs may not have heard that it no longer does.
+func (i *instance) leads(term uint64) bool {
+	_, _, succeeded := i.transport.Successor()
+	return !succeeded && i.State() == raft.Leader && i.CurrentTerm() == term
 }
 
 // Leader returns the leader that this node knows of, or "".
 func (e *Engine) Leader() (raft.ServerID, raft.ServerAddress) {
-	address, id := e.Raft().LeaderWithID()
+	i := e.instance.Load()
+	if id, address, ok := i.transport.Successor(); ok {
+		return id, address
+	}
+	address, id := i.LeaderWithID()
 	return id, address
 }
 

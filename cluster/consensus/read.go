@@ -48,7 +48,7 @@ func (e *Engine) proveLeader(ctx context.Context, i *instance, term uint64) erro
 	}
 	for {
 		heard, changed := i.ledger.Heard(), e.LeaderChanged()
-		if i.CurrentTerm() != term || i.State() != raft.Leader {
+		if !i.leads(term) {
 			return ErrNotLeader
 		}
 		if proof, ok := e.proof(i, term); ok && proof.Since(asked) {

@@ -4,6 +4,8 @@
 //   - Disk: a leader whose disk hangs goes on to send heartbeats for ever, and no other is elected (raft #503, #614).
 //   - Ledger: VerifyLeader counts answers to heartbeats that were sent before it was asked, so a leader that was cut off
 //     or stopped can serve a stale read.
+//   - Transport's inbox: heartbeats are taken beside the main loop, and change its term under its hands. An old leader then
+//     writes, and a candidate counts votes, under a term in which another leads: states differ for good (raft #695).
 //   - VoteStore: a vote is persisted in two writes, and a crash between them lets the voter vote twice (raft #661).
 //   - Transfer: a leadership transfer that was cut short can leave a leader that refuses every write (raft #696).
 //   - Installs: a follower whose log conflicts with an installed snapshot keeps the conflict and is sent the snapshot

@@ -20,7 +20,7 @@ type Inner interface {
 }
 
 // Transport is silent while the local disk hangs, so that the followers elect another leader, and enters into the ledger
-// who has answered.
+// who has answered. What peers send goes through its inbox.
 //
 // Replication is not pipelined: a pipeline sends without asking the guard, and measured with group commit it is slower.
 type Transport struct {
@@ -28,14 +28,18 @@ type Transport struct {
 	disk   *Disk
 	limit  time.Duration
 	ledger *Ledger
+	inbox  *inbox
 
 	mu   sync.Mutex
 	next map[raft.ServerID]*raft.AppendEntriesRequest // of each peer that a heartbeat is under way to: the one to follow, or nil
 }
 
-// NewTransport guards a transport. limit is how long a local write may take before the node falls silent.
+// NewTransport guards a transport, which has to be closed. limit is how long a local write may take before the node falls silent.
 func NewTransport(inner Inner, disk *Disk, limit time.Duration, ledger *Ledger) *Transport {
-	return &Transport{Inner: inner, disk: disk, limit: limit, ledger: ledger, next: make(map[raft.ServerID]*raft.AppendEntriesRequest)}
+	return &Transport{
+		Inner: inner, disk: disk, limit: limit, ledger: ledger, inbox: newInbox(inner, limit),
+		next: make(map[raft.ServerID]*raft.AppendEntriesRequest),
+	}
 }
 
 // AppendEntriesPipeline implements raft.Transport.
@@ -91,6 +95,7 @@ func (t *Transport) heartbeats(peer raft.Server, request *raft.AppendEntriesRequ
 
 // Close implements raft.WithClose.
 func (t *Transport) Close() error {
+	t.inbox.close()
 	if closer, ok := t.Inner.(io.Closer); ok {
 		return closer.Close()
 	}
