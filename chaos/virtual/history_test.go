@@ -48,6 +48,13 @@ func (h *history) blame(format string, args ...any) {
 	}
 }
 
+// accuse blames somebody from outside.
+func (h *history) accuse(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.blame(format, args...)
+}
+
 // ask notes that a write begins.
 func (h *history) ask(register string, value int64) {
 	h.mu.Lock()

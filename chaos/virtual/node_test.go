@@ -119,6 +119,7 @@ func (m *machine) boot() *process {
 	if err != nil {
 		w.t.Fatalf("%s does not start: %v", m.name, err)
 	}
+	p.watch()
 	p.self = p.member.Identity().Node
 	id := cairn.MakePoolID(p.self, "tank")
 	p.pool = &pool{m.shelf, p}
@@ -265,6 +266,7 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 	if err := d.LogStore.StoreLogs(logs); err != nil {
 		return err
 	}
+	d.process.stored(logs)
 	<-time.After(d.process.world.some(2 * time.Millisecond))
 	if d.process.dead.Load() {
 		return errDead

@@ -21,15 +21,16 @@ import (
 
 // world is one cluster with its users, in one bubble.
 type world struct {
-	t        *testing.T
-	seed     uint64
-	verbose  bool
-	network  *network
-	machines []*machine
-	shares   []cairn.ShareID
-	history  *history
-	began    time.Time
-	done     map[string]int // what has happened, for the report
+	t         *testing.T
+	seed      uint64
+	verbose   bool
+	network   *network
+	machines  []*machine
+	shares    []cairn.ShareID
+	history   *history
+	agreement *agreement
+	began     time.Time
+	done      map[string]int // what has happened, for the report
 
 	mu     sync.Mutex
 	random *rand.Rand
@@ -44,6 +45,7 @@ func newWorld(t *testing.T, seed uint64, dir string) *world {
 		began: time.Now(), done: make(map[string]int), verbose: os.Getenv("CAIRN_VIRTUAL_VERBOSE") != "",
 	}
 	w.history = &history{world: w}
+	w.agreement = newAgreement()
 	for i := range []int{3, 3, 3, 5}[w.pick(4)] {
 		w.machines = append(w.machines, w.newMachine(i+1, dir))
 	}
