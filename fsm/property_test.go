@@ -14,9 +14,9 @@ import (
 	"github.com/cairn-storage/cairn"
 )
 
-// TestAnyHistory applies random commands to two machines. They must agree on every answer and digest; refused commands must
-// leave no trace; limits are never overstepped by growth; and at the end everything that is kept in small steps must be what
-// the rows say.
+// TestAnyHistory applies random commands to two machines, one of which is replaced now and then by what its snapshot holds. They
+// must agree on every answer and digest; refused commands must leave no trace; limits are never overstepped by growth; and at
+// the end everything that is kept in small steps must be what the rows say.
 func TestAnyHistory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		h := &history{T: t, a: fleetMachine(t), b: fleetMachine(t)}
@@ -187,6 +187,9 @@ func (h *history) step() ([]byte, Result) {
 		h.Fatal(err)
 	}
 	before := h.a.View()
+	if h.chance(5) {
+		h.b = restored(h, h.b)
+	}
 	dry := h.a.DryRun(meta, c)
 	got, twin := h.a.Apply(before.Index()+1, data), h.b.Apply(before.Index()+1, data)
 	after := h.a.View()
