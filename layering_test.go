@@ -43,6 +43,7 @@ var layers = map[string][]string{
 	"rpc/errs":                {""},
 	"rpc/client":              {"", "rpc"},
 	"rpc/server":              {"", "fsm", "cluster/placement", "rpc"},
+	"deploy/lab/labdisk":      {},
 	"deploy/lab/netlab":       {"", "drivers/tool"},
 	"chaos/bugs":              {},
 	"chaos/dav":               {},

@@ -5,12 +5,12 @@ package replica
 import (
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/deploy/lab/labdisk"
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/tool"
 	"github.com/cairn-storage/cairn/drivers/zfs"
@@ -28,10 +28,7 @@ func TestLabCopyCrashSweep(t *testing.T) {
 	base := t.TempDir()
 	zpools := map[cairn.NodeID]string{"node-1": "copyone", "node-2": "copytwo"}
 	for _, zpool := range zpools {
-		disk := filepath.Join(base, zpool+".disk")
-		ok(t, os.WriteFile(disk, nil, 0o600))
-		ok(t, os.Truncate(disk, 512<<20))
-		run(t, "zpool", "create", "-O", "mountpoint="+filepath.Join(base, zpool), zpool, disk)
+		run(t, "zpool", "create", "-O", "mountpoint="+filepath.Join(base, zpool), zpool, labdisk.New(t, 512<<20))
 		defer run(t, "zpool", "destroy", zpool)
 	}
 	serial := 0

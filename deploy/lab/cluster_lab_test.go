@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn/chaos/local"
+	"github.com/cairn-storage/cairn/deploy/lab/labdisk"
 )
 
 // operator is one server with two pools on zpools of their own, "one" and "two", served by the kernel's NFS server, and who works with it.
@@ -24,10 +25,7 @@ func newOperator(t *testing.T) *operator {
 	dir := t.TempDir()
 	config := "\n[nfs]\nserver = \"kernel\"\n"
 	for _, name := range []string{"one", "two"} {
-		disk := filepath.Join(dir, name+".disk")
-		check(t, os.WriteFile(disk, nil, 0o600))
-		check(t, os.Truncate(disk, 512<<20))
-		run(t, "zpool", "create", "-m", filepath.Join(dir, name), "lab"+name, disk)
+		run(t, "zpool", "create", "-m", filepath.Join(dir, name), "lab"+name, labdisk.New(t, 512<<20))
 		t.Cleanup(func() { run(t, "zpool", "destroy", "-f", "lab"+name) })
 		config = fmt.Sprintf("\n[[pool]]\nname = %q\ndriver = \"zfs\"\n[pool.zfs]\ndataset = \"lab%s\"\n", name, name) + config
 	}

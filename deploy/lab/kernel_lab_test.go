@@ -7,11 +7,11 @@ import (
 	"bytes"
 	"context"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cairn-storage/cairn/deploy/lab/labdisk"
 	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
@@ -22,14 +22,7 @@ func TestLabKernel(t *testing.T) {
 		shows  func(t *testing.T)
 	}{
 		{"zfs", func(t *testing.T) {
-			device := filepath.Join(t.TempDir(), "disk")
-			if err := os.WriteFile(device, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Truncate(device, 128<<20); err != nil {
-				t.Fatal(err)
-			}
-			run(t, "zpool", "create", "-m", "none", "labkernel", device)
+			run(t, "zpool", "create", "-m", "none", "labkernel", labdisk.New(t, 128<<20))
 			run(t, "zpool", "destroy", "labkernel")
 		}},
 		{"nfsd", func(t *testing.T) { wantIn(t, read(t, "/proc/filesystems"), "nfsd") }},

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/deploy/lab/labdisk"
 	"github.com/cairn-storage/cairn/drivers"
 	"github.com/cairn-storage/cairn/drivers/nfs"
 	"github.com/cairn-storage/cairn/drivers/nfs/nfstest"
@@ -47,10 +48,7 @@ func TestLabServe(t *testing.T) {
 // zpool makes a pool with the dataset share, which holds a file, and returns where the dataset is mounted.
 func (l *lab) zpool(name string) string {
 	l.Helper()
-	disk := filepath.Join(l.TempDir(), "disk")
-	l.ok(os.WriteFile(disk, nil, 0o600))
-	l.ok(os.Truncate(disk, 128<<20))
-	l.must("zpool", "create", "-m", "/"+name, name, disk)
+	l.must("zpool", "create", "-m", "/"+name, name, labdisk.New(l, 128<<20))
 	l.Cleanup(func() { l.must("zpool", "destroy", "-f", name) })
 	l.must("zfs", "create", name+"/share")
 	root := "/" + name + "/share"

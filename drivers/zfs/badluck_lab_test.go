@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cairn-storage/cairn"
+	"github.com/cairn-storage/cairn/deploy/lab/labdisk"
 	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
@@ -40,9 +41,7 @@ func TestLabBadLuck(t *testing.T) {
 // The disk of a zpool fails under it: every write fails, and ZFS suspends the pool.
 func TestLabSuspended(t *testing.T) {
 	dir := t.TempDir()
-	disk := filepath.Join(dir, "disk")
-	must(t, os.WriteFile(disk, nil, 0o600))
-	must(t, os.Truncate(disk, 256<<20))
+	disk := labdisk.New(t, 256<<20)
 	m := machine{Runner: tool.NewMachine(), zpool: "bad", patience: 10 * time.Minute, serial: new(atomic.Int64)}
 	run := func(name string, args ...string) string {
 		t.Helper()

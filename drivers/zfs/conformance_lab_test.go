@@ -3,12 +3,12 @@
 package zfs_test
 
 import (
-	"os"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cairn-storage/cairn/deploy/lab/labdisk"
 	"github.com/cairn-storage/cairn/drivers/drivertest"
 	"github.com/cairn-storage/cairn/drivers/tool"
 	"github.com/cairn-storage/cairn/drivers/tool/transcript"
@@ -17,22 +17,17 @@ import (
 // lab makes a zpool on a file.
 func lab(t *testing.T) machine {
 	dir := t.TempDir()
-	vdevs := filepath.Join(dir, "vdevs")
-	must(t, os.Mkdir(vdevs, 0o755))
-	file, err := os.Create(filepath.Join(vdevs, "disk"))
-	must(t, err)
-	must(t, file.Truncate(512<<20))
-	must(t, file.Close())
+	disk := labdisk.New(t, 512<<20)
 	m := machine{Runner: tool.NewMachine(), zpool: "tank", patience: 10 * time.Minute, serial: new(atomic.Int64)}
 	m.recorded = &transcript.Recorded{Tools: tool.NewMachine(), Shapes: shapes(t), T: t}
 	m.export = func() (func() error, error) {
 		_, err := m.run("zpool", "export", m.zpool)
 		return func() error {
-			_, err := m.run("zpool", "import", "-d", vdevs, m.zpool)
+			_, err := m.run("zpool", "import", "-d", filepath.Dir(disk), m.zpool)
 			return err
 		}, err
 	}
-	_, err = m.run("zpool", "create", "-O", "mountpoint="+filepath.Join(dir, "tank"), m.zpool, filepath.Join(vdevs, "disk"))
+	_, err := m.run("zpool", "create", "-O", "mountpoint="+filepath.Join(dir, "tank"), m.zpool, disk)
 	must(t, err)
 	t.Cleanup(func() {
 		_, err := m.run("zpool", "destroy", m.zpool)
