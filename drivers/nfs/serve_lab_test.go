@@ -28,7 +28,6 @@ func TestLabServe(t *testing.T) {
 		name string
 		run  func(*lab)
 	}{
-		{"conformance", conformance},
 		{"unexport frees the dataset", unexportFreesTheDataset},
 		{"fence while writing", fenceWhileWriting},
 		{"verified load", verifiedLoad},
