@@ -99,8 +99,7 @@ func (t *term) carryOut(ctx context.Context, c change) error {
 	}
 }
 
-// await waits for Raft under a deadline. A future that nobody waits for any more ends with the instance; only a transfer of the leadership
-// that Raft had not looked at when it was shut down is never answered, and keeps its goroutine.
+// await waits for Raft under a deadline. A future that nobody waits for any more ends with the instance.
 func await(ctx context.Context, future raft.Future) error {
 	done := make(chan error, 1)
 	go func() { done <- future.Error() }()
@@ -240,18 +239,15 @@ func (n *Node) TransferLeadership(ctx context.Context, to cairn.NodeID) error {
 		return fmt.Errorf("leadership: is being transferred already: %w", cairn.ErrBusy)
 	}
 	defer n.life.transfer.Unlock()
-	r := n.engine.Raft()
-	var future raft.Future
-	if to == "" {
-		future = r.LeadershipTransfer()
-	} else {
-		server, err := n.voter(to)
+	var server *raft.Server // the best one
+	if to != "" {
+		found, err := n.voter(to)
 		if err != nil {
 			return err
 		}
-		future = r.LeadershipTransferToServer(server.ID, server.Address)
+		server = &found
 	}
-	if err := await(ctx, future); err != nil {
+	if err := n.engine.TransferLeadership(ctx, server); err != nil {
 		return fmt.Errorf("leadership: %w: %w", err, cairn.ErrUnavailable)
 	}
 	return nil

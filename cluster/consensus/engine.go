@@ -48,7 +48,8 @@ type instance struct {
 	ledger    *guard.Ledger
 	notify    chan bool
 	leader    chan raft.Observation
-	done      chan struct{} // closed when it has stopped, or should have
+	transfer  atomic.Pointer[chan struct{}] // closed when Raft has answered the newest transfer of leadership, and all before it
+	done      chan struct{}                 // closed when it has stopped, or should have
 	once      sync.Once
 	err       error // of stopping
 }
@@ -123,7 +124,10 @@ func (e *Engine) start(found *raft.Configuration, again bool) error {
 func (i *instance) stop(limit time.Duration) error {
 	i.once.Do(func() {
 		stopped := make(chan error, 1)
-		go func() { stopped <- i.Shutdown().Error() }()
+		go func() {
+			i.settle(limit / 10) // no longer: it may be stopped because a transfer has stuck
+			stopped <- i.Shutdown().Error()
+		}()
 		select {
 		case i.err = <-stopped:
 		case <-time.After(limit):
