@@ -99,20 +99,16 @@ func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *H
 }
 
 // head is the snapshot that the data must be as when a revert is wanted. A standby may follow its active replica for a moment after its
-// node has told the leader how far it is, and prune the sync point that it then takes over from. What it has instead is the newest one of that
-// epoch: one replica has cut them all, so it holds everything that the lost one held.
+// node has told the leader how far it is, and prune the sync point that it then takes over from. What it has instead is its newest one, of
+// whatever epoch: what it told was its newest until then, so a newer one came from the active replica that the leader asked about. While
+// the standby counts as in sync nothing is rolled back, so that one goes on from the lost one.
 func (h *Have) head(wanted cairn.SnapshotID) cairn.SnapshotID {
-	told, ok := ParseSyncPoint(wanted)
-	if !ok || h.snapshot(wanted) != nil {
+	_, told := ParseSyncPoint(wanted)
+	newest := newestSyncPoint(inOrder(h.Object.Snapshots))
+	if !told || h.snapshot(wanted) != nil || newest < wanted {
 		return wanted
 	}
-	head := wanted
-	for _, id := range syncPoints(inOrder(h.Object.Snapshots)) {
-		if p, _ := ParseSyncPoint(id); p.Epoch == told.Epoch && p.Seq > told.Seq {
-			head = id
-		}
-	}
-	return head
+	return newest
 }
 
 // untold reports whether this pass has made an export that clients do not know of yet. Telling them comes before a sync point,

@@ -210,6 +210,36 @@ func TestStandbyGotFurtherThanItTold(t *testing.T) {
 	}
 }
 
+// A standby that has not heard of a promotion tells the leader a sync point of the epoch before. Then it hears of it, fetches one of the new
+// active replica, and prunes what it told.
+func TestStandbyGotToAnotherEpochThanItTold(t *testing.T) {
+	f := newFleet(t, 3, cairn.FailoverAuto)
+	f.write("told")
+	f.wait()
+	f.nodes["node-3"].cut = true
+	f.promote("r2")
+	f.write("fetched")
+	f.wait()
+	told := f.ask("r3")
+	f.nodes["node-3"].cut = false
+	f.wait()
+	if _, there := f.nodes["node-3"].disk.objects["r3"].snapshots[told.Newest]; there {
+		t.Fatalf("%s is still there", told.Newest)
+	}
+	f.down("node-2")
+	f.propose("r3", "kept-1", told)
+	f.settle()
+	f.expect("r3", cairn.ReplicaActive, "fetched")
+	f.write("new")
+	f.up("node-2")
+	f.wait()
+	f.expect("r1", cairn.ReplicaInSync, "new")
+	f.expect("r2", cairn.ReplicaInSync, "new")
+	if f.nodes["node-2"].disk.objects["r2"].snapshots["kept-1"] != "fetched" {
+		t.Error("the old active one did not put aside what it had beyond what was told")
+	}
+}
+
 // Nothing was written after the last sync: nothing is kept, and no snapshot appears.
 func TestFailoverWithoutLoss(t *testing.T) {
 	f := newFleet(t, 2, cairn.FailoverAuto)
