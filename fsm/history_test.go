@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/cairn-storage/cairn"
 )
@@ -117,8 +118,9 @@ func (h *history) replication() Command {
 		return &PromoteShare{Share: share, Replica: h.replica(share), Task: cairn.TaskID(h.id("t"))}
 	}
 	c := &FailoverShares{}
-	for range 1 + h.choose.IntN(2) {
-		f := Failover{Share: h.share(), Snapshot: "y", Keep: cairn.SnapshotID(h.id("kept")), Forced: h.chance(50)}
+	for i := range 1 + h.choose.IntN(2) {
+		keep := h.id("kept") + "-" + strconv.Itoa(i) // as all identifiers, minted for one thing
+		f := Failover{Share: h.share(), Snapshot: "y", Keep: cairn.SnapshotID(keep), Forced: h.chance(50)}
 		f.Replica = h.replica(f.Share)
 		if s := h.a.View().Share(f.Share); s != nil && h.chance(95) {
 			f.Epoch = h.a.View().Replica(s.Active).Epoch
