@@ -209,7 +209,7 @@ func (p *pass) follow(offer Offer, newest cairn.SnapshotID, asked time.Time) {
 
 // tell keeps what is told of progress true to what is there. How far an active replica once followed another one is over: it
 // has cut sync points of its own since, and pruned that one. A standby that has not asked anybody yet, because it was active
-// until now or its process is new, is as far as its newest sync point; it may have to take over before it can ask.
+// until now, its process is new, or it was rolled back, is as far as its newest sync point; it may have to take over before it can ask.
 func (p *pass) tell() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -217,8 +217,9 @@ func (p *pass) tell() {
 		delete(p.syncs, p.id)
 		return
 	}
-	if _, told := p.syncs[p.id]; !told && p.looked == nil && p.have.Object != nil && p.have.Object.Ready {
-		p.syncs[p.id] = SyncState{Replica: p.id, Newest: newestSyncPoint(inOrder(p.have.Object.Snapshots))}
+	if state := p.syncs[p.id]; state.Newest == "" && p.looked == nil && p.have.Object != nil && p.have.Object.Ready {
+		state.Replica, state.Newest = p.id, newestSyncPoint(inOrder(p.have.Object.Snapshots))
+		p.syncs[p.id] = state
 	}
 }
 

@@ -123,6 +123,7 @@ func (p *pass) rollBack(ctx context.Context, object drivers.Object, base cairn.S
 		if err := p.uncounted(); err != nil {
 			return err
 		}
+		p.forgetAfter(base) // whoever asks now must not be told what is about to go
 		if err := p.remove(ctx, snapshotter, id); err != nil {
 			return fmt.Errorf("delete snapshot %s: %w", id, err)
 		}

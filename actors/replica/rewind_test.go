@@ -203,3 +203,39 @@ func TestRollBackThatDoesNotHelp(t *testing.T) {
 	f.wait()
 	f.expect("r2", cairn.ReplicaInSync, "later")
 }
+
+// TestRollBackThatIsCutOff: sync points that a roll-back has removed are not told any more, whatever becomes of the rest of it: an operator
+// could force the share over to one. What is there is told.
+func TestRollBackThatIsCutOff(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.write("common")
+	f.wait()
+	f.nodes["node-2"].cut = true
+	f.write("alone")
+	f.wait()
+	f.nodes["node-2"].cut = false
+	f.down("node-1")
+	f.failover("r2", "kept-1")
+	m := f.nodes["node-1"]
+	f.write("new")
+	m.cut = false
+	f.restart(m)
+	reverts := 0
+	m.pool.(*memoryPool).do = func(ctx context.Context, name string, change func() error) error {
+		if name == "revert" {
+			reverts++
+			return errMemory
+		}
+		return m.step(ctx, name, change)
+	}
+	f.must(t, &fsm.SetNodeState{Node: "node-1", State: cairn.NodeUp})
+	for range 10 {
+		f.pass(m)
+		if told := f.ask("r1"); m.disk.objects["r1"].snapshots[told.Newest] == "" {
+			t.Fatalf("%s is told and is not there", told.Newest)
+		}
+	}
+	if reverts == 0 {
+		t.Error("nothing was rolled back")
+	}
+}
