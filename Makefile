@@ -68,7 +68,7 @@ lab: ## the image of a virtual machine with a real storage kernel, built once (d
 lab-test: ## the tests that need that kernel, in it; PKG and RUN choose
 	deploy/lab/lab test $(PKG)
 
-lab-sweep: ## every crash point on a real pool, of which lab-test takes a sample; an hour or more
+lab-sweep: ## every crash point on a real pool, of which lab-test takes a sample; 25 minutes of a processor
 	deploy/lab/lab sweep $(PKG)
 
 lab-shell: ## a prompt in it
