@@ -10,46 +10,62 @@ import (
 	"github.com/cairn-storage/cairn/fsm"
 )
 
+// stall holds up the heartbeats of a server, while everything else of it goes on.
+type stall struct{ wait atomic.Pointer[chan struct{}] }
+
+// free is the server's Config.Free, which each heartbeat calls.
+func (s *stall) free() map[cairn.PoolID]int64 {
+	if wait := s.wait.Load(); wait != nil {
+		<-*wait
+	}
+	return nil
+}
+
+func (s *stall) begin() {
+	wait := make(chan struct{})
+	s.wait.Store(&wait)
+}
+
+func (s *stall) end() { close(*s.wait.Swap(nil)) }
+
+// leaseWhenDown receives whether a server holds a lease at the moment at which it is committed as down.
+func leaseWhenDown(s *clustertest.Server) (held <-chan bool, cancel func()) {
+	down := make(chan bool, 1)
+	return down, s.Machine().Subscribe(func([]fsm.Change) {
+		if s.View().Node(s.Identity().Node).State == cairn.NodeDown {
+			select {
+			case down <- s.LeaseValid():
+			default:
+			}
+		}
+	})
+}
+
 // TestLeaseEndsBeforeTheNodeIsDown lets a node's heartbeats stall while everything else of it goes on: it must have no lease
 // when the others commit that it is down, and get none before they commit that it is up.
 func TestLeaseEndsBeforeTheNodeIsDown(t *testing.T) {
 	t.Parallel()
-	var stalled atomic.Pointer[chan struct{}]
+	var heartbeats stall
 	c := clustertest.New(t)
 	c.Configure = func(index int, config *cluster.Config) {
 		if index == 2 {
-			config.Free = func() map[cairn.PoolID]int64 {
-				if wait := stalled.Load(); wait != nil {
-					<-*wait
-				}
-				return nil
-			}
+			config.Free = heartbeats.free
 		}
 	}
 	c.Grow(3)
 	victim := c.Nodes[2]
 	id := victim.Identity().Node
 	c.WaitFor("it holds a lease", func() bool { return victim.LeaseValid() })
-	down := make(chan bool, 1)
-	cancel := victim.Machine().Subscribe(func([]fsm.Change) {
-		if victim.View().Node(id).State == cairn.NodeDown {
-			select {
-			case down <- victim.LeaseValid():
-			default:
-			}
-		}
-	})
+	down, cancel := leaseWhenDown(victim)
 	defer cancel()
-	wait := make(chan struct{})
-	stalled.Store(&wait)
+	heartbeats.begin()
 	if <-down {
 		t.Error("it held a lease when it was committed as down")
 	}
 	if victim.LeaseValid() {
 		t.Error("it holds a lease while it is down")
 	}
-	stalled.Store(nil)
-	close(wait)
+	heartbeats.end()
 	c.WaitFor("it holds a lease again", func() bool { return victim.LeaseValid() })
 	if state := c.Leader().View().Node(id).State; state != cairn.NodeUp {
 		t.Errorf("it holds a lease, and is committed as %s", state)
