@@ -19,7 +19,10 @@ type Action struct {
 	Needs cairn.Capability
 	// Offered says whether the pool has what no Capability names; nil if it needs no more than Needs.
 	Offered func(drivers.Pool) bool
-	Do      func(ctx context.Context, p drivers.Pool, s Storage, d Data) error
+	// RevertsIfNeeded: it looks whether the data differs before it reverts. A revert that a crash cut off after its last change
+	// of the data is not done again then, and nothing has said in Object.Reverted that it was.
+	RevertsIfNeeded bool
+	Do              func(ctx context.Context, p drivers.Pool, s Storage, d Data) error
 }
 
 const gib = 1 << 30

@@ -122,6 +122,15 @@ func (o Observation) String() string {
 	return b.String()
 }
 
+// withoutReverted is the same without what objects say of reverts.
+func (o Observation) withoutReverted() Observation {
+	o.Objects = slices.Clone(o.Objects)
+	for i := range o.Objects {
+		o.Objects[i].Reverted = ""
+	}
+	return o
+}
+
 // object returns what was observed of a replica, or the zero Object.
 func (o Observation) object(id cairn.ReplicaID) drivers.Object {
 	for _, object := range o.Objects {

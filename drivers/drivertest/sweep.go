@@ -122,12 +122,29 @@ func Every(t *testing.T, usual int) int {
 	return every
 }
 
+// seedEnv is the environment's word on which sweep is done again.
+const seedEnv = "CAIRN_SEED"
+
+// sweepSeed is drawn, unless CAIRN_SEED repeats an earlier sweep.
+func sweepSeed(t *testing.T) uint64 {
+	t.Helper()
+	set, ok := os.LookupEnv(seedEnv)
+	if !ok {
+		return rand.Uint64()
+	}
+	seed, err := strconv.ParseUint(set, 10, 64)
+	if err != nil {
+		t.Fatalf("%s=%q: want the number that a sweep has printed", seedEnv, set)
+	}
+	return seed
+}
+
 // CrashSweep fails the test for everything that Sweep finds.
 func CrashSweep(t *testing.T, h Harness) {
-	seed := rand.Uint64()
+	seed := sweepSeed(t)
 	h.Every = Every(t, cmp.Or(h.Every, usualEvery))
 	few, inFew := sparse(h.Every)
-	t.Logf("crash sweep seed %d, one crash point in %d, of one scenario in %d", seed, inFew, few)
+	t.Logf("crash sweep CAIRN_SEED=%d, one crash point in %d, of one scenario in %d", seed, inFew, few)
 	report := Sweep(t, h, seed)
 	t.Logf("crash points covered: %d of %d in %d scenarios, %d scenarios skipped %v",
 		report.Covered, report.Points, report.Scenarios, len(report.Skipped), report.Skipped)
@@ -358,13 +375,21 @@ func (s *sweeper) point(tr *trial, crash *crasher, want Observation) error {
 	for _, what := range []string{"repeated", "repeated once more"} {
 		got, err := tr.run(&crasher{})
 		if err == nil {
-			err = sameOutcome(got, want)
+			err = tr.sameOutcome(got, want)
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)
 		}
 	}
 	return tr.open(through, func(p drivers.Pool) error { return tr.checkLasting(p, want) })
+}
+
+// sameOutcome compares what the trial's action has left with what it leaves in the clean run.
+func (tr *trial) sameOutcome(got, want Observation) error {
+	if tr.sc.action.RevertsIfNeeded {
+		got, want = got.withoutReverted(), want.withoutReverted()
+	}
+	return sameOutcome(got, want)
 }
 
 func sameOutcome(got, want Observation) error {
@@ -416,7 +441,7 @@ func (tr *trial) checkRemains(after Observation) error {
 func (tr *trial) checkLasting(p drivers.Pool, want Observation) error {
 	got, err := Observe(tr.ctx, p, tr.storage, tr.h.Data)
 	if err == nil {
-		err = sameOutcome(got, want)
+		err = tr.sameOutcome(got, want)
 	}
 	if err != nil {
 		return fmt.Errorf("after another restart: %w", err)

@@ -38,7 +38,7 @@ func groupSnapshot(cuts ...drivers.Cut) Action {
 // transfer makes to have a snapshot of from, and its data equal to it: it goes on where an earlier attempt broke off.
 func transfer(from, to cairn.ReplicaID, epoch uint64, snap, base cairn.SnapshotID) Action {
 	name := fmt.Sprintf("send %s@%s to %s", from, snap, to)
-	return Action{Name: name, Offered: sender, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
+	return Action{Name: name, Offered: sender, RevertsIfNeeded: true, Do: func(ctx context.Context, p drivers.Pool, _ Storage, _ Data) error {
 		token, partial, err := p.(drivers.Receiver).Partial(ctx, to)
 		if err != nil {
 			return err
