@@ -66,7 +66,7 @@ func (n *Node) CreateToken(ctx context.Context, meta fsm.Meta, name string, ttl 
 	}
 	row := n.View().Token(cairn.TokenID(result.ID)) // of the first attempt, if this was a second
 	if row == nil {
-		return "", "", fmt.Errorf("join token for node %s: has been used or deleted: %w", name, cairn.ErrNotFound)
+		return "", "", fmt.Errorf("join token for node %s: the request was carried out, and it is gone since, used or deleted: %w", name, cairn.ErrNotFound)
 	}
 	text, err := Token{
 		ID: row.ID, Cluster: n.identity.Cluster.ID, ClusterName: n.identity.Cluster.Name,

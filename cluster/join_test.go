@@ -11,6 +11,7 @@ import (
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/cluster"
 	"github.com/cairn-storage/cairn/cluster/clustertest"
+	"github.com/cairn-storage/cairn/fsm"
 )
 
 func join(t *testing.T, dir, token string) (*cluster.Identity, error) {
@@ -187,7 +188,8 @@ func TestJoinThroughAFollower(t *testing.T) {
 	}
 }
 
-// TestTokenAgain: a request that is repeated with its idempotency token shows the same join token.
+// TestTokenAgain: a request that is repeated with its idempotency token shows the same join token. If that has been deleted, it says
+// that it was carried out all the same: "not found" alone is what nothing was done for.
 func TestTokenAgain(t *testing.T) {
 	t.Parallel()
 	c := clustertest.Start(t, 1)
@@ -206,6 +208,15 @@ func TestTokenAgain(t *testing.T) {
 	}
 	if _, err := join(t, t.TempDir(), second); err != nil {
 		t.Error(err)
+	}
+	for row := range c.Leader().View().Tokens() {
+		if _, err := c.Leader().Apply(t.Context(), clustertest.Meta(), &fsm.DeleteJoinToken{ID: row.ID}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, _, err = c.Leader().CreateToken(t.Context(), meta, "n2", 0)
+	if !errors.Is(err, cairn.ErrNotFound) || !strings.Contains(err.Error(), "the request was carried out") {
+		t.Errorf("again, when the token is deleted: %v", err)
 	}
 }
 
