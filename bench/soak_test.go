@@ -14,9 +14,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cairn-storage/cairn/chaos/dav"
 	"github.com/cairn-storage/cairn/chaos/local"
@@ -41,12 +44,51 @@ const (
 	soakSamples = 60
 	soakFile    = 64 << 10 // bytes, of each write
 	soakFiles   = 100      // that are written over and over
+	// soakFill is how many changes are made before anything is measured: then the log, the journal of events and the memory of
+	// requests, which are bounded by less, are as long as they get, and what still grows grows without an end.
+	soakFill    = 150_000
+	soakFillers = 64 // clients that make them
 )
+
+// fill makes soakFill changes.
+func (s *replicated) fill(ctx context.Context, api *client.Client) {
+	s.b.Helper()
+	var left atomic.Int64
+	left.Store(soakFill)
+	filling, ctx := errgroup.WithContext(ctx)
+	for range soakFillers {
+		filling.Go(func() error {
+			for n := left.Add(-1); n >= 0; n = left.Add(-1) {
+				_, err := api.Shares().UpdateShare(ctx, &cairnv1.UpdateShareRequest{Share: "bench", SetMetadata: map[string]string{"n": strconv.FormatInt(n, 10)}})
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	s.check(filling.Wait())
+}
 
 // sizes are what must not grow while nothing but the same work is done again and again.
 type sizes struct{ memory, descriptors, goroutines, state float64 }
 
-// sizesOf asks a server, and takes the bytes of its data directory, which has the log.
+// anonymous is the memory of a process without pages of files, such as the log's, which the kernel takes back when it needs them.
+func anonymous(pid int) (float64, error) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, found := strings.Cut(string(status), "\nRssAnon:")
+	if !found {
+		return 0, fmt.Errorf("status of process %d: no RssAnon", pid)
+	}
+	var kib float64
+	_, err = fmt.Sscanf(rest, "%f kB", &kib)
+	return kib * 1024, err
+}
+
+// sizesOf asks a server and its kernel, and takes the bytes of its data directory, which has the log.
 func (s *replicated) sizesOf(ctx context.Context, web *http.Client, server *local.Server) (now sizes) {
 	s.b.Helper()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+server.HTTPAddress()+"/metrics", nil)
@@ -59,8 +101,6 @@ func (s *replicated) sizesOf(ctx context.Context, web *http.Client, server *loca
 		name, text, _ := strings.Cut(lines.Text(), " ")
 		value, _ := strconv.ParseFloat(text, 64)
 		switch name {
-		case "process_resident_memory_bytes":
-			now.memory = value
 		case "process_open_fds":
 			now.descriptors = value
 		case "go_goroutines":
@@ -68,6 +108,8 @@ func (s *replicated) sizesOf(ctx context.Context, web *http.Client, server *loca
 		}
 	}
 	s.check(lines.Err())
+	now.memory, err = anonymous(server.Pid())
+	s.check(err)
 	s.check(filepath.WalkDir(server.DataDir(), func(_ string, entry fs.DirEntry, err error) error {
 		if err != nil || !entry.Type().IsRegular() {
 			return err
@@ -137,6 +179,7 @@ func (r *report) soak(b *testing.B) {
 	files, err := dav.New(dav.Config{URL: share.GetShare().GetLocations()[0].GetUrl(), CA: ca, User: "bench", Password: s.password, Connections: 1})
 	s.check(err)
 	defer files.Close()
+	s.fill(b.Context(), s.api(active))
 	before, err := s.Status(b.Context(), active)
 	s.check(err)
 	busy(b, beside*runtime.NumCPU())

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cairn-storage/cairn/chaos/local"
 	"github.com/cairn-storage/cairn/chaos/model"
@@ -16,30 +17,52 @@ import (
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 
-// lookAtDisks compares what lies in the servers' pools with what the API says should.
-func (r *run) lookAtDisks(ctx context.Context, f *model.Final) error {
-	shares, err := r.world.API.Shares().ListShares(ctx, &cairnv1.ListSharesRequest{Project: "*"})
-	if err != nil {
-		return err
+// lookAtDisks compares the disks with the rows. What no row wants has the limit of all transitions, from when everything was healed,
+// to go: an upload ends when its server notices that the client is gone, and what a deletion has left is swept.
+func (r *run) lookAtDisks(ctx context.Context, healed time.Duration, f *model.Final) error {
+	for {
+		shares, err := r.world.API.Shares().ListShares(ctx, &cairnv1.ListSharesRequest{Project: "*"})
+		if err != nil {
+			return err
+		}
+		snapshots, err := r.world.API.Snapshots().ListSnapshots(ctx, &cairnv1.ListSnapshotsRequest{Project: "*"})
+		if err != nil {
+			return err
+		}
+		if f.Pools, err = r.pools(shares.GetShares(), snapshots.GetSnapshots()); err != nil {
+			return err
+		}
+		if strays(f.Pools) && r.traffic.Now()-healed < r.Limits.Settle && ctx.Err() == nil {
+			local.Pause(ctx, 250*time.Millisecond)
+			continue
+		}
+		if err := r.copies(f, shares.GetShares(), snapshots.GetSnapshots()); err != nil {
+			return err
+		}
+		return r.kept(f, shares.GetShares(), snapshots.GetSnapshots())
 	}
-	snapshots, err := r.world.API.Snapshots().ListSnapshots(ctx, &cairnv1.ListSnapshotsRequest{Project: "*"})
-	if err != nil {
-		return err
-	}
+}
+
+// pools is what lies on each server's disk, and what should.
+func (r *run) pools(shares []*cairnv1.Share, snapshots []*cairnv1.Snapshot) (pools []model.Pool, err error) {
 	have := map[string][]string{}
 	for _, s := range r.world.Cluster.Servers() {
 		if have[s.Name], err = objects(s); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	want := r.wanted(shares.GetShares(), snapshots.GetSnapshots(), have)
+	want := r.wanted(shares, snapshots, have)
 	for _, s := range r.world.Cluster.Servers() {
-		f.Pools = append(f.Pools, model.Pool{Node: s.Name, Have: have[s.Name], Want: want[s.Name]})
+		pools = append(pools, model.Pool{Node: s.Name, Have: have[s.Name], Want: want[s.Name]})
 	}
-	if err := r.copies(f, shares.GetShares(), snapshots.GetSnapshots()); err != nil {
-		return err
-	}
-	return r.kept(f, shares.GetShares(), snapshots.GetSnapshots())
+	return pools, nil
+}
+
+// strays reports whether anything lies in a pool that no row wants there.
+func strays(pools []model.Pool) bool {
+	return slices.ContainsFunc(pools, func(p model.Pool) bool {
+		return slices.ContainsFunc(p.Have, func(name string) bool { return !slices.Contains(p.Want, name) })
+	})
 }
 
 // syncPoint begins the names of the snapshots that Cairn cuts for itself; they have no rows.

@@ -70,7 +70,7 @@ func (r *run) inspect(ctx context.Context, healed time.Duration) error {
 	if err := r.probe(ctx, f); err != nil {
 		return err
 	}
-	return r.lookAtDisks(ctx, f)
+	return r.lookAtDisks(ctx, healed, f)
 }
 
 // settle watches what is in transition until nothing is, or for longer than the limit.
