@@ -17,19 +17,51 @@ import (
 // replica, or was overwritten, or is kept in a diverged snapshot; an acknowledged snapshot is the same on every replica in sync;
 // and once everything is up again, everything is in sync and no sync point is left over.
 func TestReplicasThroughEverything(t *testing.T) {
+	if *simSeed != 0 {
+		t.Logf("history:\n%s", playHavoc(t, *simSeed, 40))
+		return
+	}
 	const runs = 60
+	first := rand.Uint64()
+	t.Logf("seeds %d and the %d after it", first, runs-1)
+	for i := range uint64(runs) {
+		playHavoc(t, first+i, 40)
+	}
+}
+
+// TestSameSeedSameHistory: three nodes, their actors, pools and the state machine do the same again, with the same state after each step.
+func TestSameSeedSameHistory(t *testing.T) {
 	seed := rand.Uint64()
-	for run := range runs {
-		h := &havoc{random: rand.New(rand.NewPCG(seed, uint64(run))), points: make(map[cairn.SnapshotID]string)}
-		h.fleet = newFleet(t, 3, cairn.FailoverAuto, h.kind)
-		h.asked = func(*member) { h.checkShown() }
-		h.trace = append(h.trace, fmt.Sprintf("seed %d run %d", seed, run))
-		h.play(40)
-		if t.Failed() {
-			t.Fatalf("history:\n%s", strings.Join(h.trace, "\n"))
+	t.Logf("seed %d", seed)
+	const actions = 8
+	want, others := playHavoc(t, seed, actions), make(map[string]bool)
+	for i := range uint64(100) {
+		if got := playHavoc(t, seed, actions); got != want {
+			t.Fatalf("run %d:\n%s\nwant\n%s", i+1, got, want)
+		}
+		if i%5 == 0 {
+			_, history, _ := strings.Cut(playHavoc(t, seed+1+i, actions), "\n") // its first line is the seed
+			others[history] = true
 		}
 	}
-	t.Logf("seed %d, %d runs", seed, runs)
+	if len(others) != 20 {
+		t.Errorf("20 other seeds gave %d histories", len(others))
+	}
+}
+
+// playHavoc returns the history of a seed.
+func playHavoc(t testing.TB, seed uint64, actions int) string {
+	t.Helper()
+	h := &havoc{random: rand.New(rand.NewPCG(seed, 0)), points: make(map[cairn.SnapshotID]string)}
+	h.trace = append(h.trace, fmt.Sprintf("seed %d", seed))
+	h.fleet = newFleet(t, 3, cairn.FailoverAuto, h.kind)
+	h.asked = func(*member) { h.checkShown() }
+	h.play(actions)
+	history := strings.Join(h.trace, "\n")
+	if t.Failed() {
+		t.Fatalf("history:\n%s", history)
+	}
+	return history
 }
 
 type havoc struct {
@@ -75,7 +107,7 @@ func (h *havoc) play(actions int) {
 }
 
 func (h *havoc) note(format string, args ...any) {
-	h.trace = append(h.trace, fmt.Sprintf("%3d ", h.count)+fmt.Sprintf(format, args...))
+	h.trace = append(h.trace, fmt.Sprintf("%3d %x ", h.count, h.View().Digest())+fmt.Sprintf(format, args...))
 }
 
 func (h *havoc) act() {
