@@ -165,7 +165,11 @@ func (a *App) isolate(ctx context.Context, program string, f chaosFlags) error {
 	select {
 	case <-process.Done():
 	case <-ctx.Done():
-		return errors.Join(ctx.Err(), process.Kill())
+		err := errors.Join(ctx.Err(), process.Kill())
+		if f.report != "" {
+			err = errors.Join(err, copyLogs(f.dir, f.report))
+		}
+		return err
 	}
 	if err := process.Wait(); err != nil {
 		return fmt.Errorf("chaos: seed %d: %w", f.seed, err)
@@ -218,6 +222,9 @@ func writeReport(dir string, run report.Run) (err error) {
 
 // copyLogs saves what the servers said, before their directories are removed.
 func copyLogs(dir, report string) error {
+	if err := os.MkdirAll(report, 0o755); err != nil {
+		return fmt.Errorf("logs: %w", err)
+	}
 	logs, err := filepath.Glob(filepath.Join(dir, "n*", "server.log"))
 	if err != nil {
 		return fmt.Errorf("logs: %w", err)
