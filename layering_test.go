@@ -50,7 +50,7 @@ var layers = map[string][]string{
 	"chaos/disk":              {},
 	"chaos/failpoint":         {},
 	"chaos/local":             {"", "drivers/tool", "rpc"},
-	"chaos/fault":             {"", "chaos/local", "chaos/model", "chaos/network", "drivers/tool", "rpc"},
+	"chaos/fault":             {"", "chaos/disk", "chaos/local", "chaos/model", "chaos/network", "rpc"},
 	"chaos/model":             {},
 	"chaos/network":           {"drivers/tool"},
 	"chaos/report":            {"chaos/model", "chaos/validate"},

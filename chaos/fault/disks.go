@@ -8,18 +8,17 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
+	"time"
 
+	"github.com/cairn-storage/cairn/chaos/disk"
 	"github.com/cairn-storage/cairn/chaos/local"
-	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
 // Disks are small file systems below the servers' directories. They are mounted in the mount namespace of this process, which has to be
 // of the caller's own making, and end with it.
 type Disks struct {
-	Freezes bool // the raft logs are on file systems that can be frozen
-	tools   tool.Runner
+	logs map[string]*disk.Disk // those of the raft logs, by server; none without file systems in user space
 }
 
 const (
@@ -27,44 +26,50 @@ const (
 	logBytes  = 160 << 20
 )
 
-// Mount gives every server, before its first start, a small disk for its pool and another one for its raft log: ext4 on a loop
-// device where there may be one, else tmpfs.
-func Mount(ctx context.Context, servers []*local.Server) (*Disks, error) {
-	d := &Disks{Freezes: true, tools: tool.NewMachine()}
+// Mount gives every server, before its first start, a small disk for its pool and another one for its raft log. The latter fails on
+// demand, where there are file systems in user space.
+func Mount(servers []*local.Server) (*Disks, error) {
+	d := &Disks{logs: map[string]*disk.Disk{}}
 	for _, s := range servers {
 		if err := syscall.Mount("tmpfs", s.PoolDir(), "tmpfs", 0, fmt.Sprintf("size=%d", poolBytes)); err != nil {
 			return nil, fmt.Errorf("disk of the pool of %s: %w", s.Name, err)
 		}
-		if d.Freezes && d.mountLoop(ctx, s) == nil {
-			continue
-		}
-		d.Freezes = false
-		if err := syscall.Mount("tmpfs", s.Disk(), "tmpfs", 0, fmt.Sprintf("size=%d", logBytes)); err != nil {
+		if err := d.mountLog(s); err != nil {
 			return nil, fmt.Errorf("disk of the raft log of %s: %w", s.Name, err)
 		}
 	}
 	return d, nil
 }
 
-func (d *Disks) mountLoop(ctx context.Context, s *local.Server) error {
-	image := filepath.Join(s.Dir, "disk.ext4")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, logBytes)); err != nil {
+// mountLog puts what can fail over what can be full.
+func (d *Disks) mountLog(s *local.Server) error {
+	below := logSpace(s)
+	if err := os.Mkdir(below, 0o700); err != nil {
 		return err
 	}
-	for _, command := range [][]string{
-		{"mkfs.ext4", "-q", "-F", "-m", "0", image},
-		{"mount", "-o", "loop", image, s.Disk()},
-	} {
-		if err := d.do(ctx, command...); err != nil {
-			return err
-		}
+	if err := syscall.Mount("tmpfs", below, "tmpfs", 0, fmt.Sprintf("size=%d", logBytes)); err != nil {
+		return err
 	}
+	failing, err := disk.Mount(below, s.Disk())
+	if err != nil {
+		clear(d.logs)
+		return syscall.Mount(below, s.Disk(), "", syscall.MS_BIND, "")
+	}
+	d.logs[s.Name] = failing
 	return nil
 }
 
-func (d *Disks) do(ctx context.Context, command ...string) error {
-	_, err := d.tools.Run(ctx, tool.Cmd{Name: command[0], Args: command[1:]})
-	return err
+// logSpace is where the bytes of a raft log's disk are. This process uses it and not the disk, which it answers for itself.
+func logSpace(s *local.Server) string { return s.Disk() + ".space" }
+
+// Close takes away what fails on demand. The servers have to be dead.
+func (d *Disks) Close() error {
+	var errs []error
+	for _, failing := range d.logs {
+		errs = append(errs, failing.Close())
+	}
+	clear(d.logs)
+	return errors.Join(errs...)
 }
 
 // ballastName is the file that fills a disk; to a pool it is somebody else's.
@@ -105,13 +110,35 @@ func fill(path string) (err error) {
 	return nil
 }
 
-func hang(ctx context.Context, w *World, target *local.Server, _ *rand.Rand) (Heal, error) {
-	heal := func(ctx context.Context) error {
-		err := w.Disks.do(ctx, "fsfreeze", "--unfreeze", target.Disk())
-		if err != nil && strings.Contains(err.Error(), "Invalid argument") {
-			return nil // is not frozen
+// failing has the disk of a raft log fail as draw says.
+func failing(draw func(*rand.Rand) disk.Fault) func(context.Context, *World, *local.Server, *rand.Rand) (Heal, error) {
+	return func(_ context.Context, w *World, target *local.Server, random *rand.Rand) (Heal, error) {
+		log := w.Disks.logs[target.Name]
+		log.Set(draw(random))
+		heal := func(context.Context) error {
+			log.Set(disk.Fault{})
+			return revive(target)
 		}
-		return err
+		return heal, nil
 	}
-	return heal, w.Disks.do(ctx, "fsfreeze", "--freeze", target.Disk())
+}
+
+func hangs(*rand.Rand) disk.Fault { return disk.Fault{Hang: true} }
+
+func refuses(*rand.Rand) disk.Fault { return disk.Fault{Err: syscall.EIO} }
+
+func slow(random *rand.Rand) disk.Fault {
+	return disk.Fault{Delay: 5*time.Millisecond + time.Duration(random.Int64N(int64(200*time.Millisecond)))}
+}
+
+// power ends a server and takes from its raft log what it had not synced.
+func power(_ context.Context, w *World, target *local.Server, random *rand.Rand) (Heal, error) {
+	if err := target.Kill(); err != nil {
+		return nil, err
+	}
+	heal := func(context.Context) error { return revive(target) }
+	torn := random.IntN(2) == 0
+	files, err := w.Disks.logs[target.Name].Lose(torn)
+	w.Log("%s: %d files have lost what was not synced, torn: %t", target.Name, files, torn)
+	return heal, err
 }

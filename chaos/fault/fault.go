@@ -41,7 +41,7 @@ const (
 	NeedsServers Needs = 1 << iota
 	NeedsNetwork
 	NeedsDisks
-	NeedsFreeze
+	NeedsFailing
 	NeedsGuest
 	NeedsDelay
 )
@@ -75,8 +75,11 @@ func Table() []Fault {
 		{"loss", "10 to 40 of 100 packets between a server and all others are lost", NeedsNetwork, 2 * time.Second, 8 * time.Second, loss},
 		{"latency", "what a server and all others send to each other comes 20 to 500 ms later", NeedsDelay, 2 * time.Second, 8 * time.Second, latency},
 		{"full-pool", "the disk of a pool is full", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).PoolDir)},
-		{"full-log", "the disk of a raft log is full; a server that ended by it is started again", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).Disk)},
-		{"hang", "the disk of a raft log hangs", NeedsFreeze, time.Second, 6 * time.Second, hang},
+		{"full-log", "the disk of a raft log is full; a server that ended by it is started again", NeedsDisks, time.Second, 6 * time.Second, full(logSpace)},
+		{"hang", "the disk of a raft log hangs", NeedsFailing, time.Second, 6 * time.Second, failing(hangs)},
+		{"io-error", "the disk of a raft log refuses writes; a server that ended by it is started again", NeedsFailing, time.Second, 6 * time.Second, failing(refuses)},
+		{"slow-disk", "the disk of a raft log takes 5 to 200 ms longer for every change", NeedsFailing, 2 * time.Second, 8 * time.Second, failing(slow)},
+		{"power", "kill -9 of a server, whose raft log loses what was not synced, or half of the last write", NeedsFailing, 100 * time.Millisecond, 4 * time.Second, power},
 		{"rejoin", "a node is removed and joins again with empty disks; two machines race with one token", NeedsGuest, 0, 0, rejoin},
 	}
 }
@@ -124,8 +127,8 @@ func (w *World) has() Needs {
 	}
 	if w.Disks != nil {
 		has |= NeedsDisks
-		if w.Disks.Freezes {
-			has |= NeedsFreeze
+		if len(w.Disks.logs) > 0 {
+			has |= NeedsFailing
 		}
 	}
 	if w.Guest != "" {
@@ -141,7 +144,7 @@ func (n Needs) String() string {
 		what string
 	}{
 		{NeedsServers, "server processes of its own"}, {NeedsNetwork, "network namespaces (root, iproute2, nft)"},
-		{NeedsDisks, "small disks of its own (root)"}, {NeedsFreeze, "a file system on a loop device that can be frozen (root)"},
+		{NeedsDisks, "small disks of its own (root)"}, {NeedsFailing, "a file system in user space (root, /dev/fuse)"},
 		{NeedsGuest, "a node to spare (4 nodes or more)"}, {NeedsDelay, "network namespaces and /dev/net/tun (root)"},
 	} {
 		if n&need.bit != 0 {

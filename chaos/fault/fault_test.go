@@ -24,7 +24,7 @@ func TestChoose(t *testing.T) {
 		{"without a device", &World{Cluster: servers, Network: &network.Network{NoLatency: fs.ErrNotExist}}, []string{"loss", "latency"}, "loss", "latency: needs network namespaces and /dev/net/tun"},
 		{"three nodes", &World{Cluster: servers}, []string{"rejoin"}, "", "rejoin: needs a node to spare"},
 		{"a node to spare", &World{Cluster: servers, Guest: "n4"}, []string{"rejoin"}, "rejoin", ""},
-		{"disks that cannot be frozen", &World{Cluster: servers, Disks: &Disks{}}, []string{"full-log", "hang"}, "full-log", "hang: needs a file system on a loop device"},
+		{"disks that cannot fail", &World{Cluster: servers, Disks: &Disks{}}, []string{"full-log", "hang"}, "full-log", "hang: needs a file system in user space"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			chosen, cannot, err := test.world.Choose(test.names)

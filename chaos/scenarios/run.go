@@ -153,7 +153,7 @@ func (r *run) lay(ctx context.Context) error {
 		}
 	}
 	if r.Isolated {
-		if r.world.Disks, err = fault.Mount(ctx, r.world.Cluster.Servers()); err != nil {
+		if r.world.Disks, err = fault.Mount(r.world.Cluster.Servers()); err != nil {
 			return err
 		}
 	}
@@ -300,6 +300,9 @@ func (r *run) close(ctx context.Context) error {
 	}
 	if r.world != nil && r.world.Cluster != nil {
 		errs = append(errs, r.world.Cluster.Close())
+	}
+	if r.world != nil && r.world.Disks != nil {
+		errs = append(errs, r.world.Disks.Close())
 	}
 	return errors.Join(errs...)
 }
