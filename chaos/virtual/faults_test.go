@@ -27,7 +27,7 @@ func (t *trouble) happen() {
 	case 8:
 		t.stop(m)
 	case 9:
-		t.hangDisk(m)
+		t.spoilDisk(m)
 	case 10:
 		skew := t.some(100*time.Second) - 50*time.Second
 		t.note("clock", "the wall clock of %s jumps by %s", m.name, skew)
@@ -90,6 +90,7 @@ func (t *trouble) heal() {
 	t.note("heal", "the network is whole")
 	for _, m := range t.machines {
 		m.release()
+		m.full.Store(false)
 	}
 	t.network.change(func() {
 		clear(t.network.cut)
@@ -156,7 +157,13 @@ func (t *trouble) stop(m *machine) {
 	}
 }
 
-func (t *trouble) hangDisk(m *machine) {
+// spoilDisk has the disk of a log hang, or be full.
+func (t *trouble) spoilDisk(m *machine) {
+	if t.chance(50) {
+		t.note("disk", "the disk of %s is full", m.name)
+		m.full.Store(true)
+		return
+	}
 	t.note("disk", "the disk of %s hangs", m.name)
 	m.hang()
 }

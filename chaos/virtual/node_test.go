@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -60,7 +61,8 @@ type machine struct {
 	shelf   *shelf
 	skew    atomic.Int64 // of its wall clock
 	hung    atomic.Pointer[chan struct{}]
-	process *process // nil while none runs; replaced by the judging goroutine, under the lock of the users once there are any
+	full    atomic.Bool // the disk of its log
+	process *process    // nil while none runs; replaced by the judging goroutine, under the lock of the users once there are any
 }
 
 // process is one life of a server: what cmd/cairn/node puts together, but for the API and WebDAV.
@@ -262,6 +264,9 @@ func (d *disk) StoreLogs(logs []*raft.Log) error {
 	<-time.After(d.process.world.some(2 * time.Millisecond))
 	if d.process.dead.Load() {
 		return errDead
+	}
+	if d.process.full.Load() {
+		return syscall.ENOSPC
 	}
 	if err := d.LogStore.StoreLogs(logs); err != nil {
 		return err

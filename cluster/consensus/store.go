@@ -37,7 +37,7 @@ type stores struct {
 	disk      *guard.Disk
 }
 
-// openStores opens or creates them. Writes of terms and votes that fail are repeated until stopped is closed.
+// openStores opens or creates them. Writes that Raft cannot do without are repeated until stopped is closed.
 func openStores(c *Config, stopped <-chan struct{}) (_ *stores, err error) {
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("raft: %w", err)
@@ -65,12 +65,13 @@ func openStores(c *Config, stopped <-chan struct{}) (_ *stores, err error) {
 		return nil, fmt.Errorf("raft snapshots: %w", err)
 	}
 	s.snapshots = guard.NewInstalls(files)
-	s.vote = &guard.VoteStore{StableStore: s.stable, Stopped: stopped, Logger: c.Logger}
+	insisting := guard.Persistence{Stopped: stopped, Logger: c.Logger}
+	s.vote = &guard.VoteStore{StableStore: s.stable, Persistence: insisting}
 	var logs raft.LogStore = s.log
 	if c.Middleware != nil {
 		logs = c.Middleware(logs)
 	}
-	s.logs = s.snapshots.Watch(s.disk.Watch(logs))
+	s.logs = s.snapshots.Watch(s.disk.Watch(&guard.Suffix{LogStore: logs, Persistence: insisting}))
 	return s, nil
 }
 

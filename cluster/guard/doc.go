@@ -7,6 +7,7 @@
 //   - Transport's inbox: heartbeats are taken beside the main loop, and change its term under its hands. An old leader then
 //     writes, and a candidate counts votes, under a term in which another leads: states differ for good (raft #695).
 //   - VoteStore: a vote is persisted in two writes, and a crash between them lets the voter vote twice (raft #661).
+//   - Suffix: a follower that cannot write what replaces the end of its log follows no more (a comment in Raft's appendEntries says so).
 //   - Transfer: a leadership transfer that was cut short can leave a leader that refuses every write (raft #696).
 //   - Installs: a follower whose log conflicts with an installed snapshot keeps the conflict and is sent the snapshot
 //     again and again (raft #697).

@@ -35,7 +35,7 @@ func TestTermOnAFailingDisk(t *testing.T) {
 		var log bytes.Buffer
 		stopped := make(chan struct{})
 		disk := &failing{StableStore: raft.NewInmemStore(), writes: 5}
-		vote := &guard.VoteStore{StableStore: disk, Stopped: stopped, Logger: slog.New(slog.NewTextHandler(&log, nil))}
+		vote := &guard.VoteStore{StableStore: disk, Persistence: guard.Persistence{Stopped: stopped, Logger: slog.New(slog.NewTextHandler(&log, nil))}}
 		if err := vote.SetUint64([]byte("CurrentTerm"), 7); err != nil {
 			t.Error(err)
 		}

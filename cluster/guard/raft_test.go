@@ -25,6 +25,7 @@ type member struct {
 	*raft.Raft
 	id     raft.ServerID
 	disk   *disk
+	logs   raft.LogStore // in the place of disk, if not nil
 	stable raft.StableStore
 	snaps  raft.SnapshotStore
 	wire   *wire
@@ -129,6 +130,13 @@ func (w *wire) cutOff(to raft.ServerAddress, cut bool) {
 	w.cut[to] = cut
 }
 
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func newMember(id string) *member {
 	_, transport := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), time.Second)
 	return &member{
@@ -146,6 +154,9 @@ func (m *member) start(t *testing.T, guarded bool, timeout time.Duration) {
 	config.TrailingLogs = cmp.Or(m.trailing, config.TrailingLogs)
 	var transport raft.Transport = m.wire
 	var logs raft.LogStore = m.disk
+	if m.logs != nil {
+		logs = m.logs
+	}
 	if guarded {
 		d := guard.NewDisk()
 		began := time.Now()

@@ -4,49 +4,19 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"log/slog"
-	"runtime"
-	"time"
 
 	"github.com/hashicorp/raft"
 )
 
 // VoteStore writes the term and the candidate of a vote as one record. Raft writes the term first; if it crashes before it
 // has written the candidate, it finds the new term with the candidate of an earlier vote, and grants that candidate its
-// vote again without looking at its log.
+// vote again without looking at its log. If a term or a vote cannot be written at all, Raft has no answer but to panic.
 //
 // Raft uses a stable store from one goroutine at a time.
 type VoteStore struct {
 	raft.StableStore
-	// Stopped and Logger let a write that fails be repeated until the disk takes it, or Stopped is closed. Without them its error
-	// goes to Raft, which has no answer but to panic.
-	Stopped <-chan struct{}
-	Logger  *slog.Logger
-	term    uint64 // that a candidate is awaited for; 0 = none
-}
-
-// voteRetry is how soon a write that failed is repeated.
-const voteRetry = time.Second
-
-// insist repeats a write of a term or a vote until it has succeeded: Raft stands still meanwhile, as it has to. The write is
-// the same every time, and nobody was told of it. When the engine stops, Raft's goroutine ends here: there is nothing that it
-// could be answered.
-func (s *VoteStore) insist(write func() error) error {
-	err := write()
-	if err == nil || s.Logger == nil {
-		return err
-	}
-	s.Logger.Error("raft: its term or vote cannot be written, so this node takes no part until the disk is good again", "error", err)
-	for err != nil {
-		select {
-		case <-time.After(voteRetry):
-			err = write()
-		case <-s.Stopped:
-			runtime.Goexit()
-		}
-	}
-	s.Logger.Info("raft: its term or vote was written, so this node takes part again")
-	return nil
+	Persistence
+	term uint64 // that a candidate is awaited for; 0 = none
 }
 
 // Keys of Raft, and the key of the one record.
@@ -60,7 +30,7 @@ const (
 func (s *VoteStore) SetUint64(key []byte, value uint64) error {
 	if string(key) != keyVoteTerm {
 		// failpoint: term-writing
-		err := s.insist(func() error { return s.StableStore.SetUint64(key, value) })
+		err := s.insist("its term or vote", func() error { return s.StableStore.SetUint64(key, value) })
 		// failpoint: term-written
 		return err
 	}
@@ -71,7 +41,7 @@ func (s *VoteStore) SetUint64(key []byte, value uint64) error {
 // Set implements raft.StableStore.
 func (s *VoteStore) Set(key, value []byte) error {
 	if string(key) != keyVoteCandidate {
-		return s.insist(func() error { return s.StableStore.Set(key, value) })
+		return s.insist("its term or vote", func() error { return s.StableStore.Set(key, value) })
 	}
 	if s.term == 0 {
 		return fmt.Errorf("vote: candidate without a term")
@@ -79,7 +49,7 @@ func (s *VoteStore) Set(key, value []byte) error {
 	record := append(binary.BigEndian.AppendUint64(nil, s.term), value...)
 	s.term = 0
 	// failpoint: vote-writing
-	err := s.insist(func() error { return s.StableStore.Set([]byte(keyVote), record) })
+	err := s.insist("its term or vote", func() error { return s.StableStore.Set([]byte(keyVote), record) })
 	// failpoint: vote-written
 	return err
 }
