@@ -150,7 +150,30 @@ func (o *op) open(mustExist bool) error {
 	if err := o.probe(); err != nil {
 		return err
 	}
-	return o.settleProjects()
+	if err := o.settleProjects(); err != nil {
+		return err
+	}
+	return o.emptyStagings()
+}
+
+// emptyStagings removes what exporters of an earlier process were preparing when it died: nothing of it was acknowledged. An exporter
+// does so itself when it begins to serve a replica; that of a standby nobody serves. What cannot be removed is left to it.
+func (o *op) emptyStagings() error {
+	ids, err := o.candidates()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		replica := &op{Pool: o.Pool, ctx: o.ctx, id: id}
+		object, err := replica.listed()
+		if err == nil && object.Staging != "" {
+			err = replica.removeBelow(object.Staging)
+		}
+		if err != nil && !errors.Is(err, cairn.ErrNotFound) && !errors.Is(err, errForeign) {
+			o.log.Warn("dir: what was left of uploads is not removed", "replica", id, "err", err)
+		}
+	}
+	return nil
 }
 
 // probe finds out what the file system can do by doing it.

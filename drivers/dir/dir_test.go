@@ -114,6 +114,33 @@ func TestOpenTwice(t *testing.T) {
 }
 
 // A mark that cannot be read says nothing about whether the replica is there, and never that it is somebody else's.
+// TestOpenEmptiesStagings: what a server was preparing for clients when it died is gone when the next one starts, and nothing else is.
+func TestOpenEmptiesStagings(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pool")
+	p, err := dir.Open(t.Context(), dir.Config{Path: path, PoolID: poolID})
+	must(t, err)
+	object := create(t, p, "r1")
+	must(t, os.WriteFile(filepath.Join(object.Root, "kept"), nil, 0o644))
+	must(t, os.MkdirAll(filepath.Join(object.Staging, "tree", "below"), 0o500))
+	must(t, os.WriteFile(filepath.Join(object.Staging, "upload"), []byte("half"), 0o644))
+	foreign := filepath.Join(path, "foreign", "staging", "file")
+	must(t, os.MkdirAll(filepath.Dir(foreign), 0o755))
+	must(t, os.WriteFile(foreign, nil, 0o644))
+	must(t, p.Close())
+	p, err = dir.Open(t.Context(), dir.Config{Path: path, PoolID: poolID})
+	must(t, err)
+	defer p.Close()
+	left, err := os.ReadDir(object.Staging)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left of uploads: %v, %v", left, err)
+	}
+	for _, name := range []string{filepath.Join(object.Root, "kept"), foreign} {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestUnreadableMark(t *testing.T) {
 	tests := []struct {
 		name  string

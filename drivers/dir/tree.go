@@ -147,6 +147,14 @@ func (o *op) removeTree(path string) error {
 			return err
 		}
 	}
+	if err := o.removeBelow(path); err != nil {
+		return err
+	}
+	return o.do("remove directory", func() error { return os.Remove(path) })
+}
+
+// removeBelow empties a directory.
+func (o *op) removeBelow(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return err
@@ -162,7 +170,7 @@ func (o *op) removeTree(path string) error {
 			return err
 		}
 	}
-	return o.do("remove directory", func() error { return os.Remove(path) })
+	return nil
 }
 
 // usage adds up the bytes that the files of a tree appear to have, each file once.
