@@ -192,6 +192,11 @@ func (n *Node) Must(name string, args ...string) string {
 	return must(n.t, n, tool.Cmd{Name: name, Args: args})
 }
 
+// Command is the command line that runs a tool on the node, for a program that starts it itself.
+func (n *Node) Command(name string, args ...string) []string {
+	return append([]string{"nsenter"}, n.enter(name, args)...)
+}
+
 func (n *Node) enter(name string, args []string) []string {
 	space := fmt.Sprintf("/proc/%d/ns/", n.anchor.Pid())
 	return append([]string{
