@@ -16,7 +16,12 @@ import (
 // BenchmarkReplicate sends one large file and many small ones from one file system to another, through the driver and, turn
 // and turn about, with nothing but the tools and a flush. "ratio" is the throughput of the driver to that of the tools.
 func BenchmarkReplicate(b *testing.B) {
-	if !inNamespace(b, "-test.run=^$", "-test.bench=^"+b.Name()+"$") {
+	if !inNamespace(b) {
+		out, err := startAgain(b, "-test.run=^$", "-test.bench=^"+b.Name()+"$")
+		if err != nil {
+			b.Fatalf("%v\n%s", err, out)
+		}
+		b.Logf("in a mount namespace of its own:\n%s", out)
 		return
 	}
 	disks := newDisks(b, 2)

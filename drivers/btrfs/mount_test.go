@@ -5,13 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cairn-storage/cairn/drivers/drivertest"
 )
 
 // mountTest names the test that this process was started for, with a mount namespace of its own.
@@ -20,14 +21,17 @@ const mountTest = "CAIRN_TEST_MOUNT"
 // withDisks runs body as root with new file systems of btrfs that nobody else sees.
 func withDisks(t *testing.T, n int, body func(t *testing.T, disks ...disk)) {
 	t.Helper()
-	if inNamespace(t, "-test.run=^"+t.Name()+"$", "-test.v") {
+	if inNamespace(t) {
 		body(t, newDisks(t, n)...)
+		return
 	}
+	out, err := startAgain(t, "-test.run=^"+t.Name()+"$", drivertest.Verbose)
+	drivertest.Replay(t, out, err)
 }
 
-// inNamespace starts this process once more with args and a mount namespace of its own, and reports whether it is in that
-// process. What is mounted there the kernel takes away when the process ends, however it ends, at the latest with this one.
-func inNamespace(t testing.TB, args ...string) bool {
+// inNamespace reports whether this process was started again with a mount namespace of its own. What is mounted there the kernel
+// takes away when the process ends, however it ends, at the latest with the one that started it.
+func inNamespace(t testing.TB) bool {
 	t.Helper()
 	if os.Getenv(mountTest) != "" {
 		if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
@@ -38,19 +42,15 @@ func inNamespace(t testing.TB, args ...string) bool {
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a file system: run as root")
 	}
+	return false
+}
+
+// startAgain runs this test binary with args in a mount namespace of its own.
+func startAgain(t testing.TB, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], append(args, "-test.timeout=0")...)
 	cmd.Env = append(os.Environ(), mountTest+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.CombinedOutput()
-	skipped := regexp.MustCompile(`(?m)^\s*--- SKIP: ` + t.Name() + `( |$)`)
-	switch {
-	case skipped.Match(out):
-		t.Skipf("%s", out)
-	case err != nil || !strings.Contains(string(out), "PASS"):
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("in a mount namespace of its own:\n%s", out)
-	return false
+	return cmd.CombinedOutput()
 }
 
 // newDisks makes and mounts file systems.

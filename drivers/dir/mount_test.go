@@ -9,6 +9,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/cairn-storage/cairn/drivers/drivertest"
 )
 
 // mountTest names the test that this process was started for, with a mount namespace of its own.
@@ -28,18 +30,12 @@ func withMounts(t *testing.T, body func(t *testing.T), wrapper ...string) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a file system: run as root")
 	}
-	args := append(wrapper, os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v", "-test.timeout=0")
+	args := append(wrapper, os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", drivertest.Verbose, "-test.timeout=0")
 	cmd := exec.CommandContext(t.Context(), args[0], args[1:]...)
 	cmd.Env = append(os.Environ(), mountTest+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.CombinedOutput()
-	switch {
-	case strings.Contains(string(out), "--- SKIP: "+t.Name()+" "):
-		t.Skipf("%s", out)
-	case err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()+" "):
-		t.Fatalf("%v\n%s", err, out)
-	}
-	t.Logf("in a mount namespace of its own:\n%s", out)
+	drivertest.Replay(t, out, err)
 }
 
 // loopDisk is a file that has a file system in it, and where to mount it.
