@@ -191,11 +191,15 @@ func (k kernel) mounted(path string) (*mount, error) {
 // Nobody is authorised for path any more.
 func (k kernel) release(ctx context.Context, path string) error {
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		m, err := k.mounted(path)
-		if err != nil || m == nil {
+		mounts, err := readMounts(ownMounts)
+		if err != nil {
 			return err
 		}
-		_, busy := k.run.Run(ctx, tool.Cmd{Name: "umount", Args: []string{"-i", path}})
+		m, ok := mounts[path]
+		if !ok {
+			return nil
+		}
+		_, busy := k.run.Run(ctx, tool.Cmd{Name: "umount", Args: []string{"-i", deepest(mounts, path)}})
 		switch {
 		case busy == nil:
 			continue // another mount may be below

@@ -28,6 +28,26 @@ type mount struct {
 	point  string
 }
 
+// deepest is a mount point below path, or path itself, that nothing is mounted below.
+func deepest(mounts map[string]mount, path string) string {
+	last := path
+	for point := range mounts {
+		if strings.HasPrefix(point, path+"/") && len(point) > len(last) {
+			last = point
+		}
+	}
+	return last
+}
+
+// setApart keeps what is mounted below other mounts of the same file system from appearing below this one, which could not be
+// unmounted then: ZFS mounts a snapshot below the mount point of its dataset, and takes it away after minutes.
+func setApart(point string) error {
+	if err := unix.Mount("", point, "", unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("%s: set apart from other mounts: %w", point, err)
+	}
+	return nil
+}
+
 const ownMounts = "/proc/self/mountinfo"
 
 // readMounts reads the mounts of a process by mount point; where several are stacked, the one on top.

@@ -101,6 +101,9 @@ func (e *Exporter) reconcile(ctx context.Context, name string) error {
 				return err
 			}
 		}
+		if err := setApart(path); err != nil {
+			return err
+		}
 		if err := e.kernel.seen(ctx, path, root); err != nil {
 			return err
 		}

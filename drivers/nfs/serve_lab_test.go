@@ -197,6 +197,14 @@ func snapshots(l *lab) {
 			t.Errorf("v%s: write to a snapshot: %v; want cairn.ErrDenied", version, err)
 		}
 	}
+	// ZFS still has the snapshot mounted below the share, and did so here before the mount was set apart from its own.
+	below := filepath.Join(root, "below")
+	l.ok(os.Mkdir(below, 0o755))
+	_, path, _ := strings.Cut(now.URL, ":")
+	l.must("mount", "--bind", snap.Root, filepath.Join(path, "below"))
+	l.unexport(e, live.ID)
+	l.ok(os.Remove(below))
+	l.export(e, live)
 	l.must("umount", snap.Root) // what ZFS does after some minutes, and cannot undo while the server has the snapshot
 	c := nfstest.New(t, node, "4.2")
 	l.reads(c, old, "hello", "world")

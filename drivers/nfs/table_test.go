@@ -204,3 +204,12 @@ func TestConfig(t *testing.T) {
 		})
 	}
 }
+
+func TestDeepest(t *testing.T) {
+	mounts := map[string]mount{"/srv/a": {}, "/srv/a/b": {}, "/srv/a/b/c": {}, "/srv/ab/longer/than/all": {}, "/srv/d": {}}
+	for path, want := range map[string]string{"/srv/a": "/srv/a/b/c", "/srv/a/b": "/srv/a/b/c", "/srv/d": "/srv/d"} {
+		if got := deepest(mounts, path); got != want {
+			t.Errorf("deepest mount at or below %s: %s, want %s", path, got, want)
+		}
+	}
+}
