@@ -5,10 +5,14 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cairn-storage/cairn/chaos/dav"
 	"github.com/cairn-storage/cairn/drivers/webdav"
@@ -61,6 +65,53 @@ func TestReadableStandby(t *testing.T) {
 	s.showsAtLast(back, 22)
 	s.must(nil, "replica", "remove", "docs", killed.Name, "--yes")
 	s.refuses(back, http.StatusServiceUnavailable)
+}
+
+// A standby that its node cannot show follows all the same, and `cairn why` says that clients cannot read it, and why not.
+func TestStandbyThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	c := start(t, 3)
+	s := c.makeCopiedOf("readable", "manual", "300ms", "docs", "1GiB", 2)
+	s.write("first", "0")
+	s.write("second", "0")
+	at := s.standby("")
+	s.showsAtLast(at, 0)
+	server := s.Server(at.node)
+	s.check(server.Kill())
+	points, err := filepath.Glob(filepath.Join(server.PoolDir(), "*", "snapshots", "sync-*"))
+	s.check(err)
+	if len(points) == 0 {
+		t.Fatal("the standby has no sync point")
+	}
+	aside := t.TempDir()
+	exchange := func(point string) {
+		s.check(unix.Renameat2(unix.AT_FDCWD, point, unix.AT_FDCWD, filepath.Join(aside, filepath.Base(point)), unix.RENAME_EXCHANGE))
+	}
+	for _, point := range points {
+		s.check(os.WriteFile(filepath.Join(aside, filepath.Base(point)), nil, 0o600)) // no directory that could be served
+		exchange(point)
+	}
+	s.check(server.Start())
+	s.why("available, and a standby is not as it should be", "clients cannot read what this standby holds now", "not a directory")
+	for _, point := range points {
+		exchange(point)
+	}
+	s.showsAtLast(at, 0)
+	s.why("nothing is being waited for")
+}
+
+// why waits until the summary of the share has all of the texts.
+func (s *copied) why(texts ...string) {
+	s.t.Helper()
+	s.await(30*time.Second, fmt.Sprintf("cairn why says %q", texts), func(ctx context.Context) (bool, error) {
+		out, err := s.Run(ctx, "why", "share/docs")
+		for _, text := range texts {
+			if err == nil && !strings.Contains(string(out), text) {
+				err = fmt.Errorf("cairn why: %s", out)
+			}
+		}
+		return err == nil, err
+	})
 }
 
 // standby is a replica that is read.

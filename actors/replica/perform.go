@@ -180,6 +180,8 @@ func (p *pass) serve(ctx context.Context, s Step) error {
 	}
 	if err == nil {
 		p.locations[s.Snapshot] = locations
+	} else if s.Export.Standby {
+		return fmt.Errorf("clients cannot read what this standby holds now: %w", err)
 	}
 	return err
 }

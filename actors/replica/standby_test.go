@@ -2,9 +2,12 @@ package replica
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -148,6 +151,38 @@ func TestStaleLineIsNotShown(t *testing.T) {
 		f.asked(nil)
 	}
 	f.wantShown("r1", "synced")
+}
+
+// A standby that cannot be shown is as good a successor as any: it follows, counts as in sync and has no fault. What it has shown until
+// then it shows on. But its pass fails with the reason, which is what cairn why tells, and it is tried again.
+func TestStandbyThatCannotBeShown(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverManual, readable)
+	f.write("before")
+	f.wait()
+	m := f.nodes["node-2"]
+	broken := true
+	m.exporter.do = func(ctx context.Context, name string, change func() error) error {
+		if broken && name == "export" {
+			return syscall.EMFILE
+		}
+		return m.step(ctx, name, change)
+	}
+	for _, text := range []string{"one", "two"} {
+		f.write(text)
+		f.wait()
+		f.expect("r2", cairn.ReplicaInSync, text)
+		f.wantShown("r2", "before")
+	}
+	_, err := m.actor.Reconcile(t.Context(), "r2")
+	if !errors.Is(err, syscall.EMFILE) || !strings.Contains(err.Error(), "clients cannot read what this standby holds now") {
+		t.Errorf("the pass says %v", err)
+	}
+	broken = false
+	f.settle()
+	f.wantShown("r2", "two")
+	if _, err := m.actor.Reconcile(t.Context(), "r2"); err != nil {
+		t.Errorf("afterwards the pass says %v", err)
+	}
 }
 
 // A share type that says dr shows nothing.

@@ -93,6 +93,11 @@ func (q *question) shareSummary(s *cairn.Share, task *cairn.Task, active *cairn.
 	case active != nil && !active.Settled():
 		return " is available, and something new is wanted of it: " + holder
 	}
+	for r := range q.view.ReplicasOf(s.ID) {
+		if r.Role == cairn.RoleStandby && q.live[r.ID].status.LastError != "" {
+			return " is available, and a standby is not as it should be: " + q.holder(r)
+		}
+	}
 	return " is available, and nothing is being waited for"
 }
 

@@ -88,6 +88,27 @@ func (s *scene) stranded(kind cairn.ShareType, state SyncState) string {
 	return "share/docs"
 }
 
+// unreadable makes share "docs" with its active replica on n1 and a standby on n2, in sync, which the exporter there does not serve.
+func (s *scene) unreadable() cairn.ReplicaID {
+	const docs, active, standby = cairn.ShareID("01990000-0000-7000-8000-0000000000a4"), cairn.ReplicaID("01990000-0000-7000-8000-0000000000b4"), cairn.ReplicaID("01990000-0000-7000-8000-0000000000b5")
+	s.must(&fsm.CreateType{Type: cairn.ShareType{Name: "readable", Format: cairn.FormatFiles, Replication: cairn.ReplicationReadable, Failover: cairn.FailoverManual}})
+	s.must(&fsm.CreateShare{
+		Share:    cairn.Share{ID: docs, Project: "default", Name: "docs", Format: cairn.FormatFiles, Protocol: cairn.ProtocolWebDAV, Type: "readable", Size: gib},
+		Replicas: []fsm.Placement{{ID: active, Pool: s.pool("n1")}, {ID: standby, Pool: s.pool("n2")}},
+	})
+	s.must(&fsm.AllowAccess{Rule: cairn.AccessRule{ID: "r4", Share: docs, Kind: cairn.AccessIP, Who: "10.0.0.1", Level: cairn.AccessRW}})
+	for _, id := range []cairn.ReplicaID{active, standby, active} { // the rule is new to it once the standby is in sync
+		r := s.machine.View().Replica(id)
+		have := cairn.ReplicaHave{Presence: cairn.Present, Size: gib, InSync: id == standby}
+		s.must(&fsm.ReportReplica{Node: r.Node, Replica: id, Generation: r.Generation, Epoch: r.Epoch, Have: have})
+	}
+	s.live[standby] = live{status: ActorStatus{
+		Attempts: 3, Next: s.now.Add(8 * time.Second),
+		LastError: "replica: export snapshot sync-00000001-00000007-000000000001: clients cannot read what this standby holds now: root: too many open files",
+	}}
+	return standby
+}
+
 // gate says anew what the pool of a node can do.
 func (s *scene) gate(node string, can bool) {
 	row := *s.machine.View().Pool(s.pool(node))
@@ -200,6 +221,8 @@ var stories = map[string]func(s *scene) string{
 		s.gate("n2", false)
 		return resource
 	},
+	"standby that cannot be read":              func(s *scene) string { s.unreadable(); return "share/docs" },
+	"standby that cannot be read, the replica": func(s *scene) string { return "replica/" + string(s.unreadable()) },
 	"node up": func(s *scene) string { return "node/n1" },
 	"node down": func(s *scene) string {
 		s.after(2 * time.Minute)
