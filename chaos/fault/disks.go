@@ -13,12 +13,14 @@ import (
 
 	"github.com/cairn-storage/cairn/chaos/disk"
 	"github.com/cairn-storage/cairn/chaos/local"
+	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
 // Disks are small file systems below the servers' directories. They are mounted in the mount namespace of this process, which has to be
 // of the caller's own making, and end with it.
 type Disks struct {
-	logs map[string]*disk.Disk // those of the raft logs, by server; none without file systems in user space
+	tools tool.Runner
+	logs  map[string]*disk.Disk // those of the raft logs, by server; none without file systems in user space
 }
 
 const (
@@ -26,19 +28,56 @@ const (
 	logBytes  = 160 << 20
 )
 
-// Mount gives every server, before its first start, a small disk for its pool and another one for its raft log. The latter fails on
-// demand, where there are file systems in user space.
-func Mount(servers []*local.Server) (*Disks, error) {
-	d := &Disks{logs: map[string]*disk.Disk{}}
+// Mount gives every server, before its first start, a small disk for its pool, which is btrfs if it serves NFS, and another one for its raft
+// log. The latter fails on demand, where there are file systems in user space.
+func Mount(ctx context.Context, servers []*local.Server) (*Disks, error) {
+	d := &Disks{tools: tool.NewMachine(), logs: map[string]*disk.Disk{}}
 	for _, s := range servers {
-		if err := syscall.Mount("tmpfs", s.PoolDir(), "tmpfs", 0, fmt.Sprintf("size=%d", poolBytes)); err != nil {
-			return nil, fmt.Errorf("disk of the pool of %s: %w", s.Name, err)
+		if err := d.mountPool(ctx, s); err != nil {
+			return nil, err
 		}
 		if err := d.mountLog(s); err != nil {
 			return nil, fmt.Errorf("disk of the raft log of %s: %w", s.Name, err)
 		}
 	}
 	return d, nil
+}
+
+// mountPool puts an empty disk over the pool, whatever is there.
+func (d *Disks) mountPool(ctx context.Context, s *local.Server) error {
+	if err := syscall.Mount("tmpfs", s.PoolDir(), "tmpfs", 0, fmt.Sprintf("size=%d", poolBytes)); err != nil {
+		return fmt.Errorf("disk of the pool of %s: %w", s.Name, err)
+	}
+	if s.NFSHost == "" {
+		return nil
+	}
+	return d.mountBtrfs(ctx, s.PoolDir())
+}
+
+// mountBtrfs puts a btrfs over a directory in memory. Data and metadata are mixed, so that a pool that was full has room for both again.
+func (d *Disks) mountBtrfs(ctx context.Context, dir string) error {
+	image := filepath.Join(dir, "image")
+	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, poolBytes)); err != nil {
+		return fmt.Errorf("disk %s: %w", image, err)
+	}
+	if err := d.do(ctx, "mkfs.btrfs", "-q", "--mixed", image); err != nil {
+		return err
+	}
+	return d.do(ctx, "mount", "-o", "loop,noatime", image, dir)
+}
+
+// CheckBtrfs returns why there can be no btrfs on a loop device; nil if there can. dir is a directory for it.
+func CheckBtrfs(ctx context.Context, dir string) error {
+	d := &Disks{tools: tool.NewMachine()}
+	if err := d.mountBtrfs(ctx, dir); err != nil {
+		return err
+	}
+	return errors.Join(syscall.Unmount(dir, 0), os.Remove(filepath.Join(dir, "image")))
+}
+
+func (d *Disks) do(ctx context.Context, command ...string) error {
+	_, err := d.tools.Run(ctx, tool.Cmd{Name: command[0], Args: command[1:]})
+	return err
 }
 
 // mountLog puts what can fail over what can be full.

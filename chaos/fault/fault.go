@@ -44,6 +44,7 @@ const (
 	NeedsFailing
 	NeedsGuest
 	NeedsDelay
+	NeedsNFS
 )
 
 // Fault is a kind of fault.
@@ -80,6 +81,8 @@ func Table() []Fault {
 		{"io-error", "the disk of a raft log refuses writes; a server that ended by it is started again", NeedsFailing, time.Second, 6 * time.Second, failing(refuses)},
 		{"slow-disk", "the disk of a raft log takes 5 to 200 ms longer for every change", NeedsFailing, 2 * time.Second, 8 * time.Second, failing(slow)},
 		{"power", "kill -9 of a server, whose raft log loses what was not synced, or half of the last write", NeedsFailing, 100 * time.Millisecond, 4 * time.Second, power},
+		{"nfs-kill", "kill -9 of a server's Ganesha, which the server starts again", NeedsNFS, 100 * time.Millisecond, 2 * time.Second, killNFS},
+		{"nfs-pause", "SIGSTOP of a server's Ganesha", NeedsNFS, 100 * time.Millisecond, 6 * time.Second, pauseNFS},
 		{"rejoin", "a node is removed and joins again with empty disks; two machines race with one token", NeedsGuest, 0, 0, rejoin},
 	}
 }
@@ -131,6 +134,9 @@ func (w *World) has() Needs {
 			has |= NeedsFailing
 		}
 	}
+	if w.Cluster != nil && slices.ContainsFunc(w.Cluster.Servers(), func(s *local.Server) bool { return s.NFSHost != "" }) {
+		has |= NeedsNFS
+	}
 	if w.Guest != "" {
 		has |= NeedsGuest
 	}
@@ -145,6 +151,7 @@ func (n Needs) String() string {
 	}{
 		{NeedsServers, "server processes of its own"}, {NeedsNetwork, "network namespaces (root, iproute2, nft)"},
 		{NeedsDisks, "small disks of its own (root)"}, {NeedsFailing, "a file system in user space (root, /dev/fuse)"},
+		{NeedsNFS, "servers of its own that serve NFS"},
 		{NeedsGuest, "a node to spare (4 nodes or more)"}, {NeedsDelay, "network namespaces and /dev/net/tun (root)"},
 	} {
 		if n&need.bit != 0 {

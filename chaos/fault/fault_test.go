@@ -22,6 +22,7 @@ func TestChoose(t *testing.T) {
 		{"somebody else's cluster", &World{}, []string{"transfer", "kill"}, "transfer", "kill: needs server processes of its own"},
 		{"without root", &World{Cluster: servers}, []string{"kill", "partition", "hang"}, "kill", "partition: needs network namespaces"},
 		{"without a device", &World{Cluster: servers, Network: &network.Network{NoLatency: fs.ErrNotExist}}, []string{"loss", "latency"}, "loss", "latency: needs network namespaces and /dev/net/tun"},
+		{"without NFS", &World{Cluster: servers}, []string{"kill", "nfs-kill"}, "kill", "nfs-kill: needs servers of its own that serve NFS"},
 		{"three nodes", &World{Cluster: servers}, []string{"rejoin"}, "", "rejoin: needs a node to spare"},
 		{"a node to spare", &World{Cluster: servers, Guest: "n4"}, []string{"rejoin"}, "rejoin", ""},
 		{"disks that cannot fail", &World{Cluster: servers, Disks: &Disks{}}, []string{"full-log", "hang"}, "full-log", "hang: needs a file system in user space"},

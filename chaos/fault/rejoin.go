@@ -59,7 +59,7 @@ func (w *World) bringBack(ctx context.Context, guest *local.Server) error {
 	if err != nil && !errors.Is(err, cairn.ErrNotFound) {
 		return fmt.Errorf("remove %s: %w", guest.Name, err)
 	}
-	if err := w.wipe(guest); err != nil {
+	if err := w.wipe(ctx, guest); err != nil {
 		return err
 	}
 	if err := w.dropTokens(ctx, guest.Name); err != nil {
@@ -76,11 +76,18 @@ func (w *World) bringBack(ctx context.Context, guest *local.Server) error {
 	return guest.Start()
 }
 
-func (w *World) wipe(guest *local.Server) error {
+func (w *World) wipe(ctx context.Context, guest *local.Server) error {
 	w.mu.Lock()
 	w.wiped = true
 	w.mu.Unlock()
-	for _, dir := range []string{guest.DataDir(), guest.PoolDir()} {
+	dirs := []string{guest.DataDir(), guest.PoolDir()}
+	if w.Disks != nil { // of a pool on btrfs nobody but its tool takes snapshots away
+		if err := w.Disks.mountPool(ctx, guest); err != nil {
+			return fmt.Errorf("wipe: %w", err)
+		}
+		dirs = dirs[:1]
+	}
+	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("wipe: %w", err)

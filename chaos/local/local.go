@@ -31,6 +31,9 @@ type Config struct {
 	// Base is the address before the first server's, whoever made a network for them; without it they have free ones of the
 	// loopback network.
 	Base netip.Addr
+	// Clients is the address before the first server's in a network of clients of NFS. With it every server has a Ganesha there, and its
+	// pool is on btrfs: of a directory nobody can make snapshots while clients write over NFS.
+	Clients netip.Addr
 	// Patience is that of the cluster, 1 if it is 0.
 	Patience int
 }
@@ -173,6 +176,9 @@ func (c *Cluster) Prepare() (*Server, error) {
 	s := &Server{
 		Name: name, Host: hostAt(c.base + uint32(number)), Dir: dir,
 		File: filepath.Join(dir, "cairn.toml"), Log: filepath.Join(dir, "server.log"), executable: c.config.Executable,
+	}
+	if clients := c.config.Clients; clients.Is4() {
+		s.NFSHost = hostAt(binary.BigEndian.Uint32(clients.AsSlice()) + uint32(number))
 	}
 	if err := s.writeConfig(c.config.PoolSize); err != nil {
 		return nil, err

@@ -27,9 +27,11 @@ const (
 type Server struct {
 	Name string
 	Host string // its loopback address
-	Dir  string // of everything below
-	File string // configuration
-	Log  string
+	// NFSHost is its address in the network of clients of NFS; "": it has no NFS server, and its pool is a directory.
+	NFSHost string
+	Dir     string // of everything below
+	File    string // configuration
+	Log     string
 
 	executable string
 	process    atomic.Pointer[tool.Process] // the one that was started last; nil before
@@ -60,7 +62,7 @@ func (s *Server) Impostor() (impostor *Server, remove func() error, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("impostor: %w", err)
 	}
-	impostor = &Server{Name: s.Name, Host: s.Host, Dir: dir, File: filepath.Join(dir, "cairn.toml"), Log: filepath.Join(dir, "server.log"), executable: s.executable}
+	impostor = &Server{Name: s.Name, Host: s.Host, NFSHost: s.NFSHost, Dir: dir, File: filepath.Join(dir, "cairn.toml"), Log: filepath.Join(dir, "server.log"), executable: s.executable}
 	return impostor, func() error { return os.RemoveAll(dir) }, impostor.writeConfig("")
 }
 
@@ -76,11 +78,13 @@ listen = %q
 gossip = %q
 http = %q
 zone = %q
-[[pool]]
-name = "data"
-driver = "dir"
-path = %q
-`, s.Name, s.DataDir(), s.Address(), net.JoinHostPort(s.Host, gossipPort), s.HTTPAddress(), s.Zone(), s.PoolDir())
+`, s.Name, s.DataDir(), s.Address(), net.JoinHostPort(s.Host, gossipPort), s.HTTPAddress(), s.Zone())
+	driver := "dir"
+	if s.NFSHost != "" {
+		driver = "btrfs"
+		text += fmt.Sprintf("[nfs]\nserver = \"ganesha\"\naddresses = [%q]\ngrace = \"3s\"\nsubvolumes = true\n", s.NFSHost)
+	}
+	text += fmt.Sprintf("[[pool]]\nname = \"data\"\ndriver = %q\npath = %q\n", driver, s.PoolDir())
 	if poolSize != "" {
 		text += fmt.Sprintf("max_size = %q\n", poolSize)
 	}
@@ -205,7 +209,16 @@ func (s *Server) Objects() ([]string, error) {
 	return objects, nil
 }
 
-// What package drivers/dir keeps in the root of a pool for itself.
+// SnapshotDir is where the files of a snapshot are.
+func (s *Server) SnapshotDir(replica, snapshot string) string {
+	dir := filepath.Join(s.PoolDir(), replica, "snapshots", snapshot)
+	if s.NFSHost != "" {
+		dir = filepath.Join(dir, "files") // on btrfs it has uploads in progress beside them
+	}
+	return dir
+}
+
+// What packages drivers/dir and drivers/btrfs keep in the root of a pool for themselves.
 const (
 	poolMark = ".cairn-pool"
 	workDir  = ".cairn-work"
@@ -217,8 +230,12 @@ func (s *Server) Everything() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	dirs := []string{"snapshots", "work", "staging", "revert"}
+	if s.NFSHost != "" {
+		dirs = []string{"snapshots", "receive", "aside"}
+	}
 	for _, replica := range slices.Clone(all) {
-		for _, dir := range []string{"snapshots", "work", "staging", "revert"} {
+		for _, dir := range dirs {
 			inside, err := s.Inside(replica, dir)
 			if err != nil {
 				return nil, err

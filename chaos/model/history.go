@@ -83,16 +83,21 @@ type Item struct {
 	Leaving         bool // it is being deleted
 }
 
+// NFS is the protocol whose acknowledgements carry no epoch.
+const NFS = "nfs"
+
 // Ack is a record that the data path acknowledged: whatever was written under Path before was not, or not under this sum.
 type Ack struct {
 	Share  string
 	Path   string
 	Record uint64 // counts up per share
 	Sum    string
-	Node   string // that committed it, in Epoch; "" and 0 where the answer did not say
-	Epoch  uint64
-	Call   time.Duration
-	Return time.Duration
+	// Protocol is what it came over. An answer over NFS does not say who gave it, nor in which epoch.
+	Protocol string
+	Node     string // that committed it, in Epoch; "" and 0 where the answer did not say
+	Epoch    uint64
+	Call     time.Duration
+	Return   time.Duration
 }
 
 // Takeover is a change of a share's active replica.

@@ -46,8 +46,9 @@ func HTML(out io.Writer, r Run) error {
 func Text(out io.Writer, r Run) error {
 	var b strings.Builder
 	for _, f := range failovers(r.History) {
-		fmt.Fprintf(&b, "          %s: after epoch %d (%s): no acknowledged write for %s\n", f.Share, f.From, f.How, f.Gap)
+		fmt.Fprintf(&b, "          %s: %s (%s): no acknowledged write for %s\n", f.Share, f.After, f.How, f.Gap)
 	}
+	fmt.Fprintf(&b, "records: %s\n", strings.Join(records(r.History.Acks), ", "))
 	for _, v := range r.Verdicts {
 		verdict := "ok"
 		if len(v.Violations) > 0 {
@@ -74,24 +75,45 @@ const most = 10
 // failover is how long nobody could write at a change of roles.
 type failover struct {
 	Share string
-	From  uint64
+	After string // what has ended
 	How   string
 	Gap   time.Duration
+}
+
+// records is how many were acknowledged, by protocol.
+func records(acks []model.Ack) []string {
+	counts := map[string]int{}
+	for _, ack := range acks {
+		counts["over "+ack.Protocol]++
+	}
+	return texts(counts)
+}
+
+// ofOldCopy reports whether a write was acknowledged before a change of roles: by its epoch or, where the answer does not say it, by its time.
+func ofOldCopy(ack model.Ack, t model.Takeover) bool {
+	if ack.Protocol == model.NFS {
+		return ack.Return <= t.At
+	}
+	return ack.Epoch <= t.From
 }
 
 func failovers(h model.History) []failover {
 	var all []failover
 	for _, t := range h.Takeovers {
-		f := failover{Share: t.Share, From: t.From, How: "failover, up to " + t.LeftBehind.String() + " left behind"}
+		f := failover{Share: t.Share, After: "after " + round(t.At).String(), How: "failover, up to " + t.LeftBehind.String() + " left behind"}
+		if t.From > 0 {
+			f.After = fmt.Sprintf("after epoch %d", t.From)
+		}
 		if t.Planned {
 			f.How = "planned"
 		}
 		last, first := time.Duration(0), time.Duration(1<<62)
 		for _, ack := range h.Acks {
-			if ack.Share == t.Share && ack.Epoch <= t.From {
+			switch {
+			case ack.Share != t.Share:
+			case ofOldCopy(ack, t):
 				last = max(last, ack.Return)
-			}
-			if ack.Share == t.Share && ack.Epoch > t.From {
+			default:
 				first = min(first, ack.Return)
 			}
 		}
@@ -126,6 +148,7 @@ type shown struct {
 	Height    int
 	Bad       int
 	Counts    []string
+	Records   []string
 }
 
 const (
@@ -154,7 +177,7 @@ func view(r Run) shown {
 		add("roles: "+t.Share, "takeover", fmt.Sprintf("epoch %d ends at %s, planned: %t, left behind: %s", t.From, round(t.At), t.Planned, t.LeftBehind), t.At, t.At)
 	}
 	for _, a := range r.History.Acks {
-		add("writes: "+a.Share, fmt.Sprintf("epoch%d", a.Epoch%6), fmt.Sprintf("record %d by %s in epoch %d, %s to %s", a.Record, a.Node, a.Epoch, round(a.Call), round(a.Return)), a.Call, a.Return)
+		add("writes: "+a.Share, fmt.Sprintf("epoch%d", a.Epoch%6), fmt.Sprintf("record %d over %s by %q in epoch %d, %s to %s", a.Record, a.Protocol, a.Node, a.Epoch, round(a.Call), round(a.Return)), a.Call, a.Return)
 	}
 	counts := map[string]int{}
 	for _, op := range r.History.Operations {
@@ -167,7 +190,7 @@ func view(r Run) shown {
 		counts[string(op.Kind)+" "+class]++
 		add("api: "+family(op.Resource), class, fmt.Sprintf("client %d, %s to %s: %s", op.Client, round(op.Call), round(op.Return), op), op.Call, op.Return)
 	}
-	s.Lanes, s.Counts = sorted(lanes), texts(counts)
+	s.Lanes, s.Counts, s.Records = sorted(lanes), texts(counts), records(r.History.Acks)
 	s.Height = (len(s.Lanes) + 1) * laneHeight
 	for at := time.Duration(0); at < end; at += max(time.Second, (end / 20).Round(time.Second)) {
 		s.Ticks = append(s.Ticks, span{X: x(at), Title: at.String()})

@@ -128,7 +128,7 @@ func find(shares []*cairnv1.Share, id string) *cairnv1.Share {
 }
 
 func (r *run) snapshotDir(replica *cairnv1.Replica, snap *cairnv1.Snapshot) string {
-	return filepath.Join(r.world.Cluster.Server(replica.GetNode()).PoolDir(), replica.GetId(), "snapshots", snap.GetId())
+	return r.world.Cluster.Server(replica.GetNode()).SnapshotDir(replica.GetId(), snap.GetId())
 }
 
 // kept adds what diverged snapshots hold.

@@ -29,12 +29,13 @@ func (r *run) leader(ctx context.Context) *local.Server {
 	return nil
 }
 
-// active is the server that serves the first share; nil if nobody knows.
-func (r *run) active(ctx context.Context) *local.Server {
+// active is the server that serves a share, which is chosen by a place; nil if nobody knows.
+func (r *run) active(ctx context.Context, place int) *local.Server {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	shares := r.traffic.Shares()
 	answer, err := r.world.API.Shares().GetShare(ctx, &cairnv1.GetShareRequest{
-		Share: r.traffic.Shares()[0].ID, Read: &cairnv1.Read{Stale: true},
+		Share: shares[place%len(shares)].ID, Read: &cairnv1.Read{Stale: true},
 	})
 	if err != nil || len(answer.GetShare().GetReplicas()) == 0 {
 		return nil
@@ -183,20 +184,16 @@ func stateOf(s *cairnv1.GetClusterStatusResponse) model.StateAt {
 	return model.StateAt{Node: s.GetAnsweredBy(), Index: s.GetAppliedIndex(), Digest: s.GetDigest(), Diverged: s.GetDiverged()}
 }
 
-// readShares reads every record through the door of some node.
+// readShares reads every record through some door.
 func (r *run) readShares(ctx context.Context, f *model.Final) error {
-	nodes, err := r.world.API.Nodes().ListNodes(ctx, &cairnv1.ListNodesRequest{})
-	if err != nil {
-		return err
-	}
 	for i, share := range r.traffic.Shares() {
-		door, err := r.traffic.Door(share, nodes.GetNodes()[i%len(nodes.GetNodes())].GetHttpAddress())
+		doors, err := r.traffic.Doors(ctx, share)
 		if err != nil {
 			return err
 		}
 		var files map[string]string
 		err = local.Await(ctx, "the whole content of share "+share.Name, func(ctx context.Context) (bool, error) {
-			if files, err = traffic.Read(ctx, door); err != nil {
+			if files, err = traffic.Read(ctx, doors[i%len(doors)]); err != nil {
 				r.note("share %s: a read broke off: %v", share.Name, err)
 			}
 			return err == nil, err

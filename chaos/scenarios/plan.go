@@ -10,7 +10,7 @@ import (
 	"github.com/cairn-storage/cairn/chaos/fault"
 )
 
-// Victim says whom a fault happens to: who leads at that moment, who serves the first share, or a server by its place.
+// Victim says whom a fault happens to: who leads at that moment, who serves the share at that place, or the server at that place.
 type Victim struct {
 	Role  string // "leader", "active" or ""
 	Place int

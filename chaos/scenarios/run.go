@@ -15,6 +15,7 @@ import (
 	"github.com/cairn-storage/cairn/chaos/local"
 	"github.com/cairn-storage/cairn/chaos/model"
 	"github.com/cairn-storage/cairn/chaos/network"
+	"github.com/cairn-storage/cairn/chaos/nfs"
 	"github.com/cairn-storage/cairn/chaos/traffic"
 	"github.com/cairn-storage/cairn/chaos/validate"
 	"github.com/cairn-storage/cairn/rpc/client"
@@ -27,8 +28,9 @@ type Config struct {
 	Duration   time.Duration // of the traffic
 	Faults     []string      // names; all that can be done if empty
 	NoFaults   bool
-	Dir        string // for the servers of its own; must be there and empty
-	Executable string // the cairn binary
+	Protocols  []string // that records are written over; WebDAV always is one of them
+	Dir        string   // for the servers of its own; must be there and empty
+	Executable string   // the cairn binary
 	// Isolated says that this process has network and mount namespaces of its own, as root: then networks and disks can fail.
 	Isolated bool
 	// External is a cluster that runs already; nil: one of its own.
@@ -66,6 +68,8 @@ type run struct {
 	api     client.Config
 	result  *Result
 	mu      sync.Mutex
+	// subvolumes is what Ganeshas find the pools' data by; nil without NFS.
+	subvolumes *nfs.Subvolumes
 }
 
 // overhead is how long a run may take beyond its traffic and its rest: to make the cluster, heal it, and look at everything.
@@ -128,6 +132,7 @@ func (r *run) note(format string, args ...any) {
 // lay makes the cluster.
 func (r *run) lay(ctx context.Context) error {
 	r.world = &fault.World{Log: r.note}
+	overNFS := r.chooseNFS(ctx)
 	if r.External != nil {
 		r.api = *r.External
 		r.result.Cannot = append(r.result.Cannot, "disks and rows, snapshots on disks, what is kept, rules from other addresses: not looked at, since the servers are somebody else's")
@@ -144,6 +149,11 @@ func (r *run) lay(ctx context.Context) error {
 			return err
 		}
 	}
+	if overNFS {
+		if err := r.layNFS(ctx, &config); err != nil {
+			return err
+		}
+	}
 	if r.world.Cluster, err = local.New(config); err != nil {
 		return err
 	}
@@ -153,7 +163,12 @@ func (r *run) lay(ctx context.Context) error {
 		}
 	}
 	if r.Isolated {
-		if r.world.Disks, err = fault.Mount(r.world.Cluster.Servers()); err != nil {
+		if r.world.Disks, err = fault.Mount(ctx, r.world.Cluster.Servers()); err != nil {
+			return err
+		}
+	}
+	if overNFS {
+		if err := r.listSubvolumes(ctx); err != nil {
 			return err
 		}
 	}
@@ -175,6 +190,7 @@ func (r *run) slots() int { return 3 }
 func (r *run) makeTraffic(ctx context.Context) error {
 	cfg := traffic.Config{
 		API: r.api, Prefix: fmt.Sprintf("chaos-%d", r.Seed), Seed: r.Seed, Slots: r.slots(), Shares: 2, Replicas: min(r.Nodes, 3), Pause: 120 * time.Millisecond,
+		NFS: r.nfsTraffic(),
 	}
 	switch {
 	case r.External != nil:
@@ -277,7 +293,7 @@ func (r *run) victim(ctx context.Context, v Victim, besides *local.Server) *loca
 			chosen = s
 		}
 	case "active":
-		if s := r.active(ctx); s != nil {
+		if s := r.active(ctx, v.Place); s != nil {
 			chosen = s
 		}
 	}
@@ -303,6 +319,9 @@ func (r *run) close(ctx context.Context) error {
 	}
 	if r.world != nil && r.world.Disks != nil {
 		errs = append(errs, r.world.Disks.Close())
+	}
+	if r.subvolumes != nil {
+		errs = append(errs, r.subvolumes.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -5,15 +5,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"io"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
-	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/chaos/model"
-	"github.com/cairn-storage/cairn/drivers/webdav"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 
@@ -21,7 +17,8 @@ import (
 type Share struct {
 	Name     string
 	ID       string
-	User     string
+	Protocol cairn.Protocol
+	User     string // over WebDAV
 	Password string
 	records  atomic.Uint64
 }
@@ -32,12 +29,12 @@ func Sum(content []byte) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// writer writes records through the doors of all nodes, some after the other through the same one, also when that one does not
-// lead to the share any more.
+// writer writes records through the doors that it knows, some after the other through the same one, also when that one does not lead to the
+// share any more.
 type writer struct {
 	actor
 	share *Share
-	doors []*dav.Client
+	doors []Door
 	door  int
 }
 
@@ -46,16 +43,15 @@ func (w *writer) turn(ctx context.Context) {
 		w.door = w.random.IntN(len(w.doors))
 	}
 	n := w.share.records.Add(1)
-	ack := model.Ack{Share: w.share.Name, Path: fmt.Sprintf("record-%d", n), Record: n}
-	content := fmt.Sprintf("record %d of %s by client %d %s\n", n, w.share.Name, w.number, strings.Repeat("x", w.random.IntN(4000)))
-	ack.Sum, ack.Call = Sum([]byte(content)), w.Now()
-	header, err := w.doors[w.door].PutHeader(ctx, ack.Path, strings.NewReader(content), int64(len(content)))
+	ack := model.Ack{Share: w.share.Name, Protocol: string(w.share.Protocol), Path: fmt.Sprintf("record-%d", n), Record: n}
+	content := []byte(fmt.Sprintf("record %d of %s by client %d %s\n", n, w.share.Name, w.number, strings.Repeat("x", w.random.IntN(4000))))
+	ack.Sum, ack.Call = Sum(content), w.Now()
+	by, err := w.doors[w.door].Put(ctx, ack.Path, content)
 	if err != nil {
 		w.door = w.random.IntN(len(w.doors))
 		return // nothing was acknowledged, so nothing is promised
 	}
-	ack.Return, ack.Node = w.Now(), header.Get(webdav.Replica)
-	ack.Epoch, _ = strconv.ParseUint(header.Get(webdav.Epoch), 10, 64) // 0 is a violation of its own
+	ack.Return, ack.Node, ack.Epoch = w.Now(), by.Node, by.Epoch
 	w.ack(ack)
 }
 
@@ -151,30 +147,3 @@ func (k *keeper) replace(ctx context.Context) {
 		return err
 	})
 }
-
-// Read is the whole content of a share through one of its doors: sums by path.
-func Read(ctx context.Context, files *dav.Client) (map[string]string, error) {
-	tree, err := files.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	sums := map[string]string{}
-	for name := range tree.Files {
-		body, err := files.Get(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		content, err := io.ReadAll(body)
-		if closing := body.Close(); err == nil {
-			err = closing
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", name, err)
-		}
-		sums[name] = Sum(content)
-	}
-	return sums, nil
-}
-
-// putTimeout is when a writer gives a record up: longer than a failover takes, so that some records wait for one.
-const putTimeout = 8 * time.Second

@@ -1,6 +1,7 @@
 package traffic
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,31 +30,56 @@ func (t *Traffic) makeShares(ctx context.Context, admin *client.Client) error {
 	if err != nil {
 		return fmt.Errorf("share type: %w", err)
 	}
-	for i := range t.config.Shares + 1 {
-		answer, err := admin.Shares().CreateShare(ctx, &cairnv1.CreateShareRequest{
-			Project: t.project(), Name: fmt.Sprintf("share-%d", i), Size: 64 * mebibyte, Type: kind, Replicas: int32(t.config.Replicas),
-		})
+	for i := range t.config.Shares {
+		share, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: fmt.Sprintf("share-%d", i), Type: kind})
 		if err != nil {
-			return fmt.Errorf("share: %w", err)
-		}
-		share := &Share{Name: answer.GetShare().GetName(), ID: answer.GetShare().GetId(), User: "writer"}
-		if err := awaitWhole(ctx, admin, share.ID, t.config.Replicas); err != nil {
 			return err
 		}
-		if i == t.config.Shares {
-			t.rules = share.ID
-			return nil
-		}
 		access, err := admin.Access().AllowAccess(ctx, &cairnv1.AllowAccessRequest{
-			Target: &cairnv1.AccessTarget{Share: share.ID}, Kind: "user", Who: share.User, Level: "rw",
+			Target: &cairnv1.AccessTarget{Share: share.ID}, Kind: "user", Who: "writer", Level: "rw",
 		})
 		if err != nil {
 			return fmt.Errorf("access to share %s: %w", share.Name, err)
 		}
-		share.Password = access.GetPassword().GetPassword()
+		share.User, share.Password = "writer", access.GetPassword().GetPassword()
 		t.shares = append(t.shares, share)
 	}
+	rules, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: "rules", Type: kind})
+	if err != nil {
+		return err
+	}
+	t.rules = rules.ID
+	return t.makeNFS(ctx, admin, kind)
+}
+
+// makeNFS makes the share over NFS, if there is to be one.
+func (t *Traffic) makeNFS(ctx context.Context, admin *client.Client, kind string) error {
+	at := t.config.NFS
+	if at == nil {
+		return nil
+	}
+	share, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: "share-nfs", Type: kind, Protocol: string(cairn.ProtocolNFS), ServiceAddress: at.Service})
+	if err != nil {
+		return err
+	}
+	_, err = admin.Access().AllowAccess(ctx, &cairnv1.AllowAccessRequest{Target: &cairnv1.AccessTarget{Share: share.ID}, Kind: "ip", Who: at.Client, Level: "rw"})
+	if err != nil {
+		return fmt.Errorf("access to share %s: %w", share.Name, err)
+	}
+	t.shares = append(t.shares, share)
 	return nil
+}
+
+// makeShare makes a share with copies, and waits until all of them are in sync.
+func (t *Traffic) makeShare(ctx context.Context, admin *client.Client, request *cairnv1.CreateShareRequest) (*Share, error) {
+	request.Project, request.Size, request.Replicas = t.project(), 64*mebibyte, int32(t.config.Replicas)
+	request.Protocol = cmp.Or(request.Protocol, string(cairn.ProtocolWebDAV))
+	answer, err := admin.Shares().CreateShare(ctx, request)
+	if err != nil {
+		return nil, fmt.Errorf("share: %w", err)
+	}
+	share := &Share{Name: answer.GetShare().GetName(), ID: answer.GetShare().GetId(), Protocol: cairn.Protocol(request.Protocol)}
+	return share, awaitWhole(ctx, admin, share.ID, t.config.Replicas)
 }
 
 // awaitWhole waits until a share is available and all its copies are in sync.

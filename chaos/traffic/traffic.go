@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cairn-storage/cairn/chaos/dav"
+	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/chaos/model"
 	"github.com/cairn-storage/cairn/rpc/client"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
@@ -24,7 +24,15 @@ type Config struct {
 	Replicas int           // of those; 1 or more
 	Zone     string        // where the unreplicated shares are; "" is anywhere
 	Sources  []string      // addresses that this machine can connect from, for access rules
+	NFS      *NFS          // one more share, over NFS; nil: none
 	Pause    time.Duration // of a client between two operations, in the mean
+}
+
+// NFS is where a share over NFS is reached.
+type NFS struct {
+	Client  string   // the address of this machine that servers see
+	Service string   // of the share, wherever it is served; with the length of its network
+	Nodes   []string // of the nodes themselves
 }
 
 // Traffic is the clients and what they have made.
@@ -37,7 +45,7 @@ type Traffic struct {
 	watchers []*watcher
 	runs     []func(ctx context.Context)
 	apis     []*client.Client
-	doors    []*dav.Client
+	doors    []Door
 
 	stop  context.CancelFunc
 	group sync.WaitGroup
@@ -81,7 +89,7 @@ func (t *Traffic) prepare(ctx context.Context) error {
 			return err
 		}
 	}
-	return t.addWriters(ctx, admin)
+	return t.addWriters(ctx)
 }
 
 func (t *Traffic) addSets(first bool) error {
@@ -117,24 +125,18 @@ func (t *Traffic) addWatcher(ctx context.Context, admin *client.Client) error {
 	return nil
 }
 
-func (t *Traffic) addWriters(ctx context.Context, admin *client.Client) error {
-	nodes, err := admin.Nodes().ListNodes(ctx, &cairnv1.ListNodesRequest{})
-	if err != nil {
-		return fmt.Errorf("nodes: %w", err)
-	}
+func (t *Traffic) addWriters(ctx context.Context) error {
 	for _, share := range t.shares {
-		for range 2 {
+		for second := range 2 {
 			a, err := t.actor()
 			if err != nil {
 				return err
 			}
 			w := &writer{actor: a, share: share}
-			for _, node := range nodes.GetNodes() {
-				door, err := t.Door(share, node.GetHttpAddress())
-				if err != nil {
-					return err
-				}
-				w.doors = append(w.doors, door)
+			if share.Protocol == cairn.ProtocolNFS && second == 1 {
+				w.doors = t.sideDoors(share)
+			} else if w.doors, err = t.Doors(ctx, share); err != nil {
+				return err
 			}
 			t.runs = append(t.runs, func(ctx context.Context) { w.turns(ctx, w.turn) })
 		}
@@ -147,17 +149,6 @@ func (t *Traffic) addWriters(ctx context.Context, admin *client.Client) error {
 		t.keepers, t.runs = append(t.keepers, k), append(t.runs, func(ctx context.Context) { k.turns(ctx, k.turn) })
 	}
 	return nil
-}
-
-// Door reaches a share through the node with that HTTP address.
-func (t *Traffic) Door(share *Share, address string) (*dav.Client, error) {
-	door, err := dav.New(dav.Config{
-		URL: "https://" + address + "/shares/" + share.ID, CA: t.config.API.CA, User: share.User, Password: share.Password, Connections: 2, Timeout: putTimeout,
-	})
-	if err == nil {
-		t.doors = append(t.doors, door)
-	}
-	return door, err
 }
 
 // actor makes the next client. Every other one has one node only, so that what this one says is heard also when it is cut off.

@@ -2,6 +2,7 @@ package validate
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -11,10 +12,11 @@ import (
 
 // OneWriter checks that at any instant at most one copy of a share was writable, by what the copies themselves acknowledged and not by
 // what the cluster says of them: each epoch has one node, and once a write was acknowledged in an epoch none that begins
-// afterwards is acknowledged in an older one.
+// afterwards is acknowledged in an older one. Acknowledgements over NFS do not say who gave them: of those NothingLost sees one that the
+// old copy gave after it was taken over, since that record is in no line that goes on.
 func OneWriter(acks []model.Ack) []Violation {
 	var found []Violation
-	for share, all := range byShare(acks) {
+	for share, all := range byShare(signed(acks)) {
 		nodes := map[uint64]model.Ack{}
 		for _, ack := range all {
 			first, known := nodes[ack.Epoch]
@@ -31,6 +33,11 @@ func OneWriter(acks []model.Ack) []Violation {
 		found = append(found, oldEpochs(share, all)...)
 	}
 	return ordered(found)
+}
+
+// signed are the acknowledgements that should say who gave them.
+func signed(acks []model.Ack) []model.Ack {
+	return slices.DeleteFunc(slices.Clone(acks), func(a model.Ack) bool { return a.Protocol == model.NFS })
 }
 
 // oldEpochs finds acknowledged writes that began after a newer epoch had acknowledged one.
@@ -68,14 +75,14 @@ func NothingLost(acks []model.Ack, takeovers []model.Takeover, shares []model.Co
 			switch sum, there := share.Files[ack.Path]; {
 			case there && sum == ack.Sum:
 			case there:
-				found = append(found, violation(share.Share, "record %d (%s) reads %s, and %s was acknowledged by node %s in epoch %d",
-					ack.Record, ack.Path, sum, ack.Sum, ack.Node, ack.Epoch))
+				found = append(found, violation(share.Share, "record %d (%s) reads %s, and %s was acknowledged %s",
+					ack.Record, ack.Path, sum, ack.Sum, by(ack)))
 			case !excused(ack, takeovers):
-				found = append(found, violation(share.Share, "record %d (%s), acknowledged by node %s in epoch %d at %s, is lost, and no failover left it behind",
-					ack.Record, ack.Path, ack.Node, ack.Epoch, ack.Return.Round(time.Millisecond)))
+				found = append(found, violation(share.Share, "record %d (%s), acknowledged %s at %s, is lost, and no failover left it behind",
+					ack.Record, ack.Path, by(ack), ack.Return.Round(time.Millisecond)))
 			case share.Kept[ack.Path] != ack.Sum && !share.DiskLost:
-				found = append(found, violation(share.Share, "record %d (%s), acknowledged by node %s in epoch %d, stayed behind at a failover and is kept nowhere",
-					ack.Record, ack.Path, ack.Node, ack.Epoch))
+				found = append(found, violation(share.Share, "record %d (%s), acknowledged %s, stayed behind at a failover and is kept nowhere",
+					ack.Record, ack.Path, by(ack)))
 			}
 		}
 		delete(acknowledged, share.Share)
@@ -86,10 +93,23 @@ func NothingLost(acks []model.Ack, takeovers []model.Takeover, shares []model.Co
 	return ordered(found)
 }
 
-// excused reports whether a failover said that it leaves behind what was acknowledged then.
+// by says what an acknowledgement says of who gave it.
+func by(ack model.Ack) string {
+	if ack.Protocol == model.NFS {
+		return "over NFS"
+	}
+	return fmt.Sprintf("by node %s in epoch %d", ack.Node, ack.Epoch)
+}
+
+// excused reports whether a failover said that it leaves behind what was acknowledged then. An acknowledgement that does not say its epoch
+// must be of a write that began before the old copy's time was over.
 func excused(ack model.Ack, takeovers []model.Takeover) bool {
 	return slices.ContainsFunc(takeovers, func(t model.Takeover) bool {
-		return t.Share == ack.Share && !t.Planned && t.From >= ack.Epoch && ack.Return >= t.At-t.LeftBehind-cutSlack
+		before := t.From >= ack.Epoch
+		if ack.Protocol == model.NFS {
+			before = ack.Call <= t.At+cutSlack
+		}
+		return t.Share == ack.Share && !t.Planned && before && ack.Return >= t.At-t.LeftBehind-cutSlack
 	})
 }
 

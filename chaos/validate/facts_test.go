@@ -95,6 +95,41 @@ func TestNothingLost(t *testing.T) {
 	judge(t, NothingLost(written, nil, nil), "nobody has looked")
 }
 
+// TestNothingLostOverNFS: an acknowledgement that does not say its epoch is judged by when it was given. What the old copy acknowledged after
+// it was taken over is lost, and no failover excuses it.
+func TestNothingLostOverNFS(t *testing.T) {
+	record := func(call, end time.Duration) []model.Ack {
+		a := ack(1, "", 0, call, end)
+		a.Protocol = model.NFS
+		return []model.Ack{a}
+	}
+	failover := []model.Takeover{{Share: "docs", From: 0, LeftBehind: 2 * second, At: 11 * second}}
+	planned := []model.Takeover{{Share: "docs", From: 0, Planned: true, At: 11 * second}}
+	there, kept := model.Contents{Share: "docs", Files: map[string]string{"p1": "sum"}}, model.Contents{Share: "docs", Kept: map[string]string{"p1": "sum"}}
+	for _, test := range []struct {
+		name      string
+		acks      []model.Ack
+		takeovers []model.Takeover
+		has       model.Contents
+		words     []string
+	}{
+		{"there", record(9*second, 10*second), nil, there, nil},
+		{"torn", record(9*second, 10*second), nil, model.Contents{Share: "docs", Files: map[string]string{"p1": "half"}}, []string{"reads half", "over NFS"}},
+		{"gone", record(9*second, 10*second), nil, kept, []string{"record 1 (p1), acknowledged over NFS at 10s, is lost"}},
+		{"left behind and kept", record(9*second, 10*second), failover, kept, nil},
+		{"left behind and discarded", record(9*second, 10*second), failover, model.Contents{Share: "docs"}, []string{"kept nowhere"}},
+		{"more than the failover told", record(7*second, 8*second), failover, kept, []string{"is lost"}},
+		{"under way when the old copy's time was over", record(10*second, 13*second), failover, kept, nil},
+		{"by the old copy after it was taken over", record(12*second, 13*second), failover, kept, []string{"is lost"}},
+		{"by the old copy after a promotion", record(12*second, 13*second), planned, kept, []string{"is lost"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			judge(t, NothingLost(test.acks, test.takeovers, []model.Contents{test.has}), test.words...)
+			judge(t, OneWriter(test.acks))
+		})
+	}
+}
+
 func TestSnapshotsWhole(t *testing.T) {
 	one := func(node, sum string, counts bool) model.Copy {
 		return model.Copy{Share: "docs", Snapshot: "s", Node: node, Sum: sum, Counts: counts}

@@ -47,7 +47,7 @@ func All(h model.History, f model.Final, l Limits) []Verdict {
 	}
 	return []Verdict{
 		{"linearizable", len(h.Operations), Linearizable(h.Operations, l.Linear)},
-		{"one writer", len(h.Acks), OneWriter(h.Acks)},
+		{"one writer", len(signed(h.Acks)), OneWriter(h.Acks)},
 		{"nothing lost", len(h.Acks), NothingLost(h.Acks, h.Takeovers, f.Shares)},
 		{"snapshots whole", len(f.Copies), SnapshotsWhole(f.Copies)},
 		{"disks and rows", rows, DisksAndRows(f.Pools)},

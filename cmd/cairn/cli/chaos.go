@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,10 +30,12 @@ type chaosFlags struct {
 	duration time.Duration
 	settle   time.Duration
 	faults   []string
-	seed     uint64
-	report   string
-	existing bool
-	addr     string
+	// protocols are those that records are written over.
+	protocols []string
+	seed      uint64
+	report    string
+	existing  bool
+	addr      string
 	// dir and isolated are for the process that is started in namespaces of its own.
 	dir      string
 	isolated bool
@@ -69,6 +72,11 @@ Faults: ` + strings.Join(chaosfault.Names(), ", ") + ".",
 			if f.nodes < 1 || f.nodes > dev.MaxNodes || f.duration <= 0 || f.settle <= 0 {
 				return usagef("chaos run: --nodes must be 1 to %d, --duration and --settle more than 0", dev.MaxNodes)
 			}
+			for _, protocol := range f.protocols {
+				if !slices.Contains(chaosProtocols, protocol) {
+					return usagef("chaos run: --protocols: %q is none of %s", protocol, strings.Join(chaosProtocols, ", "))
+				}
+			}
 			return a.runChaos(cmd.Context(), f)
 		},
 	}
@@ -77,6 +85,7 @@ Faults: ` + strings.Join(chaosfault.Names(), ", ") + ".",
 	flags.DurationVar(&f.duration, "duration", time.Minute, "how long clients work and faults happen")
 	flags.DurationVar(&f.settle, "settle", 30*time.Second, "how long it may take after the last fault until everything is at rest")
 	flags.StringSliceVar(&f.faults, "faults", nil, "only these `FAULTS` (default: all that can be done)")
+	flags.StringSliceVar(&f.protocols, "protocols", chaosProtocols, "what records are written over; webdav always is one of these `PROTOCOLS`")
 	flags.Uint64Var(&f.seed, "seed", 0, "repeats the decisions of the run with that `SEED` (default: drawn)")
 	flags.StringVar(&f.report, "report", "", "`DIR` for report.html, and for the servers' logs if something is wrong")
 	flags.BoolVar(&f.existing, "existing", false, "use the cluster of the client configuration instead of a new one")
@@ -89,6 +98,9 @@ Faults: ` + strings.Join(chaosfault.Names(), ", ") + ".",
 	return cmd
 }
 
+// chaosProtocols are all that records can be written over.
+var chaosProtocols = []string{string(cairn.ProtocolWebDAV), string(cairn.ProtocolNFS)}
+
 // command repeats the run.
 func (f chaosFlags) command() string {
 	text := fmt.Sprintf("cairn chaos run --seed %d --duration %s", f.seed, f.duration)
@@ -99,6 +111,9 @@ func (f chaosFlags) command() string {
 	}
 	if len(f.faults) > 0 {
 		text += " --faults " + strings.Join(f.faults, ",")
+	}
+	if len(f.protocols) < len(chaosProtocols) {
+		text += " --protocols " + strings.Join(f.protocols, ",")
 	}
 	return text
 }
@@ -123,7 +138,7 @@ func (a *App) runChaos(ctx context.Context, f chaosFlags) (err error) {
 		}
 	}
 	cfg := scenarios.Config{
-		Seed: f.seed, Nodes: f.nodes, Duration: f.duration, Faults: f.faults, Dir: f.dir, Executable: program, Isolated: f.isolated,
+		Seed: f.seed, Nodes: f.nodes, Duration: f.duration, Faults: f.faults, Protocols: f.protocols, Dir: f.dir, Executable: program, Isolated: f.isolated,
 		Limits: validate.Limits{Linear: time.Minute, Settle: f.settle}, Out: a.Stdout,
 	}
 	if f.existing {
@@ -156,7 +171,7 @@ func (a *App) isolate(ctx context.Context, program string, f chaosFlags) error {
 	args := []string{
 		"--mount", "--net", "--propagation", "private", "--", program, "chaos", "run", "--isolated", "--dir", f.dir,
 		"--nodes", fmt.Sprint(f.nodes), "--duration", f.duration.String(), "--settle", f.settle.String(), "--seed", fmt.Sprint(f.seed),
-		"--report", f.report, "--faults", strings.Join(f.faults, ","),
+		"--report", f.report, "--faults", strings.Join(f.faults, ","), "--protocols", strings.Join(f.protocols, ","),
 	}
 	process, err := tool.Start(tool.Spec{Name: "unshare", Args: args, Stdout: a.Stdout, Stderr: a.Stderr})
 	if err != nil {
