@@ -39,10 +39,10 @@ sweep: ## every crash point of every driver and of the actors, and real kills
 system: build ## clusters of real server processes
 	$(GOTEST) -count=1 -timeout 30m ./systemtest/...
 
-chaos: build ## real servers under faults, three and five of them, by two seeds; SEED is another one, REPORT keeps the pages
+chaos: build ## real servers under faults, three with NFS and five without, by two seeds; SEED is another one, REPORT keeps the pages
 	@set -e; report="$${REPORT:-$$(mktemp -d)}"; echo "reports in $$report"; \
-	for run in $${SEED:-"11 3" "12 5"}; do set -- $$run; \
-	  bin/cairn chaos run --seed "$$1" --nodes "$${2:-3}" --duration 30s --settle 90s --report "$$report/$$1"; \
+	for run in $${SEED:-"11 3" "12 5 webdav"}; do set -- $$run; \
+	  bin/cairn chaos run --seed "$$1" --nodes "$${2:-3}" --protocols "$${3:-webdav,nfs}" --duration 30s --settle 90s --report "$$report/$$1"; \
 	done
 
 failpoints: bin/cairn-failpoints ## kill -9 at every failpoint, on one server and on three, the better part of an hour; KILLS=15 is a sample

@@ -1,17 +1,21 @@
 package systemtest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cairn-storage/cairn/chaos/nfs"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
 
@@ -118,6 +122,7 @@ func TestShareOverNFS(t *testing.T) {
 		t.Errorf("the pool holds %q (%v)", got, err)
 	}
 
+	s.records(filepath.Dir(found[0]))
 	s.becomes(local, found[0], 1234, 1235)
 
 	s.must(nil, "access", "deny", "docs", "ip", "127.0.0.0/8")
@@ -132,6 +137,35 @@ func TestShareOverNFS(t *testing.T) {
 	s.reads("file", "over NFS")
 	s.must(nil, "share", "delete", "docs", "--yes")
 	s.check(s.AwaitEmptyPools(t.Context()))
+}
+
+// records writes, lists and reads files as the clients of a chaos run do.
+func (s *nfsShare) records(root string) {
+	s.t.Helper()
+	location, err := url.Parse(s.GetLocations()[0].GetUrl())
+	s.check(err)
+	client := nfs.New(nfs.Config{Address: location.Host, Path: location.Path, Name: "records", Timeout: time.Minute})
+	defer client.Close()
+	s.check(client.Put(s.t.Context(), "empty", nil))
+	s.check(client.Put(s.t.Context(), "long", bytes.Repeat([]byte("0123456789"), 20_000)))
+	s.check(client.Put(s.t.Context(), "long", bytes.Repeat([]byte("abcdefghij"), 20_000)))
+	names, err := client.List(s.t.Context())
+	s.check(err)
+	slices.Sort(names)
+	if want := []string{"empty", "file", "long"}; !slices.Equal(names, want) {
+		s.t.Errorf("the share holds %q, want %q", names, want)
+	}
+	for _, name := range names {
+		got, err := client.Get(s.t.Context(), name)
+		s.check(err)
+		if there, err := os.ReadFile(filepath.Join(root, name)); err != nil || !bytes.Equal(got, there) {
+			s.t.Errorf("%s is read with %d bytes, and %d are on the disk (%v)", name, len(got), len(there), err)
+		}
+	}
+	if _, err := client.Get(s.t.Context(), "nothing"); err == nil {
+		s.t.Error("a file that is not there is read")
+	}
+	s.check(client.Put(s.t.Context(), "after", []byte("on a connection of its own, since the last one ended with the error")))
 }
 
 // becomes expects that a change of metadata decides, while clients go on, whose a file is that root of a client writes.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cairn-storage/cairn/chaos/local"
 	wires "github.com/cairn-storage/cairn/chaos/network"
+	"github.com/cairn-storage/cairn/chaos/nfs"
 	"github.com/cairn-storage/cairn/drivers/tool"
 	cairnv1 "github.com/cairn-storage/cairn/rpc/pb/cairn/v1"
 )
@@ -133,55 +134,18 @@ func mountBtrfs(t *testing.T, dir string) {
 	})
 }
 
-// subvolumes are what a Ganesha that was built without libbtrfsutil, as Debian's is, does not see for itself: it serves what the
-// list of mounts has, and of that the program reads /etc/mtab. Here that is a file, with every subvolume as if it were mounted.
+// subvolumes has Ganeshas find what is in pools on btrfs.
 func subvolumes(t *testing.T, pools []string) {
 	t.Helper()
-	etc := t.TempDir()
-	if err := errors.Join(execute("cp", "-a", "/etc/.", etc), execute("mount", "--bind", etc, "/etc")); err != nil {
+	listed, err := nfs.ListSubvolumes(t.Context(), t.TempDir(), pools)
+	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- listSubvolumes(ctx, pools) }()
 	t.Cleanup(func() {
-		cancel()
-		if err := errors.Join(<-done, syscall.Unmount("/etc", syscall.MNT_DETACH)); err != nil {
+		if err := listed.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-}
-
-func listSubvolumes(ctx context.Context, pools []string) error {
-	mounts, err := os.ReadFile("/proc/self/mounts")
-	if err != nil {
-		return err
-	}
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for last := ""; ctx.Err() == nil; {
-		text := string(mounts)
-		for _, pool := range pools {
-			found, err := filepath.Glob(filepath.Join(pool, "*", "data"))
-			if err != nil {
-				return err
-			}
-			for _, dir := range found {
-				text += "none " + dir + " btrfs rw 0 0\n"
-			}
-		}
-		if text != last {
-			if err := errors.Join(os.WriteFile("/etc/mtab.new", []byte(text), 0o644), os.Rename("/etc/mtab.new", "/etc/mtab")); err != nil {
-				return err
-			}
-			last = text
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-		}
-	}
-	return nil
 }
 
 // killed kills the active replica's server.

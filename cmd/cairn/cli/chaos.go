@@ -54,8 +54,8 @@ func (a *App) chaosRun() *cobra.Command {
 records to shares, do faults meanwhile, heal them, and check: the API is linearizable, no two copies were writable at once, no
 acknowledged write is lost beyond what a failover said, snapshots are whole, disks hold what the state says, all nodes agree,
 everything comes to rest, access rules hold, events have no gaps, tokens worked once. One seed decides topology, traffic, faults
-and times; it is printed first. As root, servers get networks and disks of their own, in namespaces that end with the run; what
-cannot be done otherwise is said.
+and times; it is printed first. As root, servers get networks and disks of their own, in namespaces that end with the run, and with
+Ganesha and btrfs one of the shares is served over NFS; what cannot be done otherwise is said.
 
 With --existing the clients work against the cluster of the client configuration, in projects of their own whose names begin with
 chaos-SEED; what they made is deleted afterwards. Nothing is done to that cluster but what --faults names of: transfer, drain.
