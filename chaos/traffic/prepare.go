@@ -52,7 +52,7 @@ func (t *Traffic) makeShares(ctx context.Context, admin *client.Client) error {
 	return t.makeNFS(ctx, admin, kind)
 }
 
-// makeNFS makes the share over NFS, if there is to be one.
+// makeNFS makes the share over NFS, if there is to be one, and waits until clients reach it.
 func (t *Traffic) makeNFS(ctx context.Context, admin *client.Client, kind string) error {
 	at := t.config.NFS
 	if at == nil {
@@ -67,7 +67,14 @@ func (t *Traffic) makeNFS(ctx context.Context, admin *client.Client, kind string
 		return fmt.Errorf("access to share %s: %w", share.Name, err)
 	}
 	t.shares = append(t.shares, share)
-	return nil
+	doors, err := t.Doors(ctx, share)
+	if err != nil {
+		return err
+	}
+	return local.Await(ctx, "share "+share.Name+" at its service address", func(ctx context.Context) (bool, error) {
+		_, err := doors[0].List(ctx)
+		return err == nil, err
+	})
 }
 
 // makeShare makes a share with copies, and waits until all of them are in sync.
