@@ -54,11 +54,16 @@ func (d *Disks) mountPool(ctx context.Context, s *local.Server) error {
 	return d.mountBtrfs(ctx, s.PoolDir())
 }
 
-// mountBtrfs puts a btrfs over a directory in memory. Data and metadata are mixed, so that a pool that was full has room for both again.
+// mountBtrfs puts a btrfs over a directory in memory, in which its image is: under a new name, since mkfs.btrfs takes none that a mounted file
+// system has, below this one, too. Data and metadata are mixed, so that a pool that was full has room for both again.
 func (d *Disks) mountBtrfs(ctx context.Context, dir string) error {
-	image := filepath.Join(dir, "image")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, poolBytes)); err != nil {
-		return fmt.Errorf("disk %s: %w", image, err)
+	file, err := os.CreateTemp(dir, "image-")
+	if err != nil {
+		return fmt.Errorf("disk of a pool: %w", err)
+	}
+	image := file.Name()
+	if err := errors.Join(file.Truncate(poolBytes), file.Close()); err != nil {
+		return fmt.Errorf("disk of a pool: %w", err)
 	}
 	if err := d.do(ctx, "mkfs.btrfs", "-q", "--mixed", image); err != nil {
 		return err
@@ -66,13 +71,14 @@ func (d *Disks) mountBtrfs(ctx context.Context, dir string) error {
 	return d.do(ctx, "mount", "-o", "loop,noatime", image, dir)
 }
 
-// CheckBtrfs returns why there can be no btrfs on a loop device; nil if there can. dir is a directory for it.
+// CheckBtrfs returns why there can be no btrfs on a loop device; nil if there can. dir is a directory for it, and for what
+// it leaves behind.
 func CheckBtrfs(ctx context.Context, dir string) error {
 	d := &Disks{tools: tool.NewMachine()}
 	if err := d.mountBtrfs(ctx, dir); err != nil {
 		return err
 	}
-	return errors.Join(syscall.Unmount(dir, 0), os.Remove(filepath.Join(dir, "image")))
+	return syscall.Unmount(dir, 0)
 }
 
 func (d *Disks) do(ctx context.Context, command ...string) error {

@@ -46,7 +46,7 @@ func (r *run) noNFS(ctx context.Context) error {
 	dir := filepath.Join(r.Dir, "btrfs")
 	err := os.Mkdir(dir, 0o700)
 	if err == nil {
-		err = errors.Join(fault.CheckBtrfs(ctx, dir), os.Remove(dir))
+		err = errors.Join(fault.CheckBtrfs(ctx, dir), os.RemoveAll(dir))
 	}
 	return err
 }
