@@ -105,6 +105,7 @@ func TestNothingLostOverNFS(t *testing.T) {
 	}
 	failover := []model.Takeover{{Share: "docs", From: 0, LeftBehind: 2 * second, At: 11 * second}}
 	planned := []model.Takeover{{Share: "docs", From: 0, Planned: true, At: 11 * second}}
+	half := map[string]string{"p1": "half"}
 	there, kept := model.Contents{Share: "docs", Files: map[string]string{"p1": "sum"}}, model.Contents{Share: "docs", Kept: map[string]string{"p1": "sum"}}
 	for _, test := range []struct {
 		name      string
@@ -114,7 +115,10 @@ func TestNothingLostOverNFS(t *testing.T) {
 		words     []string
 	}{
 		{"there", record(9*second, 10*second), nil, there, nil},
-		{"torn", record(9*second, 10*second), nil, model.Contents{Share: "docs", Files: map[string]string{"p1": "half"}}, []string{"reads half", "over NFS"}},
+		{"torn", record(9*second, 10*second), nil, model.Contents{Share: "docs", Files: half}, []string{"reads half", "over NFS"}},
+		{"torn by a failover and kept", record(9*second, 10*second), failover, model.Contents{Share: "docs", Files: half, Kept: kept.Kept}, nil},
+		{"torn by a failover and discarded", record(9*second, 10*second), failover, model.Contents{Share: "docs", Files: half}, []string{"kept nowhere"}},
+		{"torn before what the failover told", record(7*second, 8*second), failover, model.Contents{Share: "docs", Files: half, Kept: kept.Kept}, []string{"reads half"}},
 		{"gone", record(9*second, 10*second), nil, kept, []string{"record 1 (p1), acknowledged over NFS at 10s, is lost"}},
 		{"left behind and kept", record(9*second, 10*second), failover, kept, nil},
 		{"left behind and discarded", record(9*second, 10*second), failover, model.Contents{Share: "docs"}, []string{"kept nowhere"}},
