@@ -72,6 +72,7 @@ type havoc struct {
 	last   string                      // the newest acknowledged write
 	cuts   map[string]string           // data of acknowledged snapshots
 	owed   []string                    // acknowledged writes that a failover left behind
+	gone   map[cairn.SnapshotID]bool   // what a user has deleted
 	seen   map[string]bool             // what an operator saw in a diverged snapshot and did not want
 	points map[cairn.SnapshotID]string // of the active replicas, when they were cut
 }
@@ -84,7 +85,7 @@ func (h *havoc) kind(t *cairn.ShareType) {
 }
 
 func (h *havoc) play(actions int) {
-	h.cuts, h.seen = make(map[string]string), make(map[string]bool)
+	h.cuts, h.seen, h.gone = make(map[string]string), make(map[string]bool), make(map[cairn.SnapshotID]bool)
 	h.wait()
 	for range actions {
 		h.count++
@@ -97,6 +98,7 @@ func (h *havoc) play(actions int) {
 	for _, id := range slices.Sorted(maps.Keys(h.nodes)) {
 		h.bring(id)
 		clear(h.nodes[id].exporter.reading)
+		h.nodes[id].viewer.old = nil
 	}
 	for range 4 {
 		h.takeOver()
@@ -112,7 +114,7 @@ func (h *havoc) note(format string, args ...any) {
 
 func (h *havoc) act() {
 	id := cairn.NodeID(fmt.Sprint("node-", 1+h.random.IntN(3)))
-	switch h.random.IntN(10) {
+	switch h.random.IntN(11) {
 	case 0, 1, 2:
 		h.client()
 	case 3:
@@ -136,12 +138,18 @@ func (h *havoc) act() {
 	case 7:
 		h.bring(id)
 	case 8:
+		if h.random.IntN(3) == 0 {
+			h.forget()
+			return
+		}
 		snap := cairn.SnapshotID(fmt.Sprint("p", h.count))
 		err := h.try(&fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: snap, Share: fleetShare, Name: string(snap)}})
 		h.note("snapshot %s: %v", snap, err)
 		h.rounds()
 	case 9:
 		h.rob(h.nodes[id])
+	case 10:
+		h.lag(h.nodes[id])
 	}
 	h.takeOver()
 }
@@ -158,14 +166,38 @@ func (h *havoc) rounds() {
 	}
 }
 
-// rob takes a snapshot from a standby behind its back; its actor looks at once. One that holds diverged data is left alone:
+// forget deletes the oldest snapshot of the user.
+func (h *havoc) forget() {
+	for snap := range h.View().SnapshotsOf(fleetShare) {
+		if !snap.Diverged {
+			err := h.try(&fsm.DeleteSnapshot{ID: snap.ID})
+			h.note("delete snapshot %s: %v", snap.ID, err)
+			h.gone[snap.ID] = err == nil
+			h.rounds()
+			return
+		}
+	}
+}
+
+// lag has a node apply nothing more for a while, or catch up.
+func (h *havoc) lag(m *member) {
+	if m.viewer.old != nil {
+		h.note("%s catches up", m.id)
+		m.viewer.old = nil
+		return
+	}
+	h.note("%s applies nothing more", m.id)
+	m.viewer.old = h.View()
+}
+
+// rob takes a snapshot from a standby behind its back; its actor looks at once, unless it lags. One that holds diverged data is left alone:
 // if it loses what it has in common with the others, an operator has to look at that data first.
 func (h *havoc) rob(m *member) {
 	v := h.View()
 	for r := range v.ReplicasOn(m.id) {
 		holds := func(i *cairn.SnapshotInstance) bool { return v.Snapshot(i.Snapshot).Diverged }
 		instances := slices.Collect(v.InstancesOn(r.ID))
-		if r.Role != cairn.RoleStandby || r.Want.Keep != (cairn.Keep{}) || slices.ContainsFunc(instances, holds) || m.cut || m.dead || m.steps > 0 {
+		if r.Role != cairn.RoleStandby || r.Want.Keep != (cairn.Keep{}) || slices.ContainsFunc(instances, holds) || m.cut || m.dead || m.steps > 0 || m.viewer.old != nil {
 			continue
 		}
 		for _, i := range instances {
@@ -260,8 +292,7 @@ func (h *havoc) operate() {
 				continue
 			}
 			h.seen[h.nodes[r.Node].disk.objects[r.ID].snapshots[i.Snapshot]] = true
-			h.note("%s is deleted by an operator", i.Snapshot)
-			h.must(h, &fsm.DeleteSnapshot{ID: i.Snapshot})
+			h.note("%s is deleted by an operator: %v", i.Snapshot, h.try(&fsm.DeleteSnapshot{ID: i.Snapshot})) // two replicas may hold it
 		}
 		h.wait()
 		h.wait()
@@ -307,12 +338,18 @@ func (h *havoc) checkHealed() {
 			h.Errorf("healed, but %s is %s: fault %q, sync %+v", r.ID, r.State, r.Have.Fault.Message, h.nodes[r.Node].actor.SyncStates([]cairn.ReplicaID{r.ID}))
 		}
 		object := h.nodes[r.Node].disk.objects[r.ID]
-		newest := newestSyncPoint(slices.Collect(maps.Keys(object.snapshots)))
+		points := syncPoints(slices.Collect(maps.Keys(object.snapshots)))
+		newest := newestSyncPoint(points)
 		if object.snapshots[newest] != h.data(active) {
 			h.Errorf("healed, but %s has %q at %s and the active one %q", r.ID, object.snapshots[newest], newest, h.data(active))
 		}
-		if points := len(object.snapshots) - len(slices.Collect(v.InstancesOn(r.ID))); points > 3 {
-			h.Errorf("healed, but %s keeps %d sync points", r.ID, points)
+		for id := range object.snapshots {
+			if h.gone[id] {
+				h.Errorf("healed, but %s has snapshot %s, which was deleted", r.ID, id)
+			}
+		}
+		if len(points) > 3 {
+			h.Errorf("healed, but %s keeps %d sync points", r.ID, len(points))
 		}
 	}
 	h.checkAllShown()

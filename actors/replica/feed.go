@@ -43,7 +43,10 @@ func (a *Actor) Offer(ctx context.Context, request PullRequest) (Offer, SendFunc
 		return Offer{}, nil, fmt.Errorf("active replica %s: %w", row.ID, err)
 	}
 	source := inOrder(object.Snapshots)
-	offer, found := choose(source, request, wantedBy(view, request.Standby))
+	offer, found, err := a.choose(ctx, view, source, request)
+	if err != nil {
+		return Offer{}, nil, err
+	}
 	a.acknowledge(row, request.Standby, offer.Base)
 	offer.Keep = a.kept(view, row, source)
 	if point, ok := ParseSyncPoint(offer.Newest); ok {
@@ -78,6 +81,21 @@ func (a *Actor) feeder(v *fsm.View, request PullRequest) (*cairn.Replica, error)
 		return nil, fmt.Errorf("share %s: its active replica is not here in epoch %d: %w", request.Share, request.Epoch, cairn.ErrStale)
 	}
 	return row, nil
+}
+
+// choose picks what the standby gets next. A snapshot of a user that it lacks may be one whose deletion it has heard of and this node has not:
+// taken for lost, it would send the standby back to before that snapshot, and bring it back. So nothing is said of one by an old view.
+func (a *Actor) choose(ctx context.Context, view *fsm.View, source []cairn.SnapshotID, request PullRequest) (Offer, bool, error) {
+	offer, found := choose(source, request, wantedBy(view, request.Standby))
+	if _, point := ParseSyncPoint(offer.Snapshot); !found || point {
+		return offer, found, nil
+	}
+	view, err := a.cfg.Viewer.ReadView(ctx)
+	if err != nil {
+		return Offer{}, false, fmt.Errorf("snapshot %s: is it still wanted: %w", offer.Snapshot, err)
+	}
+	offer, found = choose(source, request, wantedBy(view, request.Standby))
+	return offer, found, nil
 }
 
 // wantedBy lists the snapshots of users that are wanted on a replica.

@@ -38,6 +38,7 @@ type member struct {
 	pool     drivers.Pool
 	exporter *memoryExporter
 	actor    *Actor
+	viewer   *behind
 	cut      bool // nobody reaches it, and it reaches nobody
 	steps    int  // changes of storage and exports that its process still makes before it dies; 0: any number
 	dead     bool
@@ -95,7 +96,7 @@ func newFleetOn(t testing.TB, nodes int, policy cairn.FailoverPolicy, caps []cai
 }
 
 func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
-	m := &member{id: id, disk: newMemory(string(id))}
+	m := &member{id: id, disk: newMemory(string(id)), viewer: &behind{state: f.state}}
 	f.nodes[id] = m
 	m.exporter = &memoryExporter{do: m.step, specs: map[drivers.ExportID]drivers.ExportSpec{}, reading: map[drivers.ExportID]bool{}}
 	f.restart(m)
@@ -116,10 +117,10 @@ func (f *fleet) enlist(id cairn.NodeID, caps []cairn.Capability) {
 func (f *fleet) restart(m *member) {
 	clear(m.exporter.specs)
 	clear(m.exporter.reading)
-	m.steps, m.dead = 0, false
+	m.steps, m.dead, m.viewer.old = 0, false, nil
 	m.pool = f.open(m)
 	m.actor = New(Config{
-		Node: m.id, Viewer: f.state, Applier: f.state, Puller: puller{f, m}, Now: f.now,
+		Node: m.id, Viewer: m.viewer, Applier: f.state, Puller: puller{f, m}, Now: f.now,
 		Pools:     map[cairn.PoolID]drivers.Pool{cairn.MakePoolID(m.id, "data"): m.pool},
 		Exporters: map[cairn.Protocol]drivers.Exporter{cairn.ProtocolWebDAV: m.exporter},
 	})
@@ -199,7 +200,7 @@ func (f *fleet) served() *member {
 			continue
 		}
 		for _, spec := range m.exporter.specs {
-			guard := &Guard{Node: id, Viewer: f.state, LeaseValid: func() bool { return !m.cut }}
+			guard := &Guard{Node: id, Viewer: m.viewer, LeaseValid: func() bool { return !m.cut }}
 			if spec.ID.Snapshot != "" || spec.ReadOnly || m.disk.objects[spec.ID.Replica].Sealed || guard.Check(spec.ID.Replica, spec.Epoch) != nil {
 				continue
 			}

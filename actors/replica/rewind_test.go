@@ -47,6 +47,32 @@ func one(id cairn.SnapshotID) func(cairn.SnapshotID) bool {
 
 func all(cairn.SnapshotID) bool { return true }
 
+// TestActiveReplicaThatHasYetToHear: a snapshot is deleted, the standby has heard of it and the active replica's node has not. What is missing on the
+// standby is not lost: nothing is fetched anew, and the snapshot does not come back.
+func TestActiveReplicaThatHasYetToHear(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.snapshots(2)
+	active, standby := f.nodes["node-1"], f.nodes["node-2"]
+	active.viewer.old = f.View()
+	f.must(f, &fsm.DeleteSnapshot{ID: "p1"})
+	f.full = 0
+	for range 5 {
+		f.elapsed.Add(int64(defaultInterval))
+		f.pass(standby)
+	}
+	if _, there := standby.disk.objects["r2"].snapshots["p1"]; there {
+		t.Error("the deleted snapshot is there")
+	}
+	if f.full > 0 {
+		t.Errorf("%d streams of everything", f.full)
+	}
+	f.expect("r2", cairn.ReplicaInSync, "newest")
+	active.viewer.old = nil
+	f.write("heard")
+	f.wait()
+	f.expect("r2", cairn.ReplicaInSync, "heard")
+}
+
 // TestLostSnapshotIsFetchedAgain: a standby that has lost a snapshot is not in sync from when it looks, and gets it again,
 // together with what is newer, starting from what is older.
 func TestLostSnapshotIsFetchedAgain(t *testing.T) {
