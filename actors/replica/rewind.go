@@ -116,7 +116,7 @@ func (p *pass) rollBack(ctx context.Context, object drivers.Object, base cairn.S
 	if !cuts || !reverts {
 		return errors.Join(why, cairn.ErrNotSupported)
 	}
-	for _, id := range laterThan(object, base) {
+	for _, id := range slices.Backward(laterThan(object, base)) { // if this is cut off, nothing older than what is left is missing
 		if _, ok := ParseSyncPoint(id); !ok && p.fed(id) == nil {
 			continue
 		}
@@ -161,9 +161,15 @@ func (p *pass) clear(ctx context.Context, object drivers.Object) error {
 		return fmt.Errorf("pool %s: cannot delete snapshots: %w", p.want.Replica.Pool, cairn.ErrNotSupported)
 	}
 	p.forgetAfter("")
+	doomed := inOrder(object.Snapshots)
 	for _, snap := range object.Snapshots {
-		if err := p.remove(ctx, snapshotter, snap.ID); err != nil {
-			return fmt.Errorf("delete snapshot %s: %w", snap.ID, err)
+		if !snap.Ready {
+			doomed = append(doomed, snap.ID)
+		}
+	}
+	for _, id := range slices.Backward(doomed) { // as in rollBack
+		if err := p.remove(ctx, snapshotter, id); err != nil {
+			return fmt.Errorf("delete snapshot %s: %w", id, err)
 		}
 	}
 	if err := pool.Delete(ctx, p.id, epoch); err != nil {

@@ -265,3 +265,30 @@ func TestRollBackThatIsCutOff(t *testing.T) {
 		t.Error("nothing was rolled back")
 	}
 }
+
+// TestRewindThatIsCutOff: a standby that has lost a snapshot goes back, and dies after each number of steps; then the snapshot is deleted, and
+// there is no reason to go back any more. What it has by then it can be brought up to date from.
+func TestRewindThatIsCutOff(t *testing.T) {
+	for _, lost := range []cairn.SnapshotID{"p1", "p2", "p3"} { // with the oldest nothing is in common, and the replica is removed
+		for steps := 1; steps <= 12; steps++ {
+			t.Run(fmt.Sprintf("%s, step %d", lost, steps), func(t *testing.T) {
+				f := newFleet(t, 2, cairn.FailoverAuto)
+				f.snapshots(3)
+				f.must(t, &fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: "p4", Share: fleetShare, Name: "p4"}})
+				f.wait() // nothing is written after it, so that it is newer than the newest sync point
+				m := f.nodes["node-2"]
+				m.disk.lose("r2", one(lost))
+				m.steps = steps
+				for range 10 {
+					f.pass(m)
+				}
+				f.must(t, &fsm.DeleteSnapshot{ID: lost})
+				f.restart(m)
+				for range 4 {
+					f.wait()
+				}
+				f.expect("r2", cairn.ReplicaInSync, "newest")
+			})
+		}
+	}
+}
