@@ -236,6 +236,21 @@ func TestNativeRefuses(t *testing.T) {
 	}
 }
 
+// What Ganesha itself refuses, here because the file system has no handles, is withdrawn without waiting for requests that nobody can have.
+func TestNativeRefusedByGanesha(t *testing.T) {
+	n := newNative(t)
+	at := n.export(n.spec)
+	spec := n.spec
+	spec.ID.Snapshot, spec.Root = snapshotID, "/proc/sys"
+	if _, err := n.e.Export(n.ctx, spec); !errors.Is(err, cairn.ErrUnavailable) || !strings.Contains(err.Error(), "has refused") {
+		t.Fatalf("Export: %v; want a refusal", err)
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, 20*time.Second)
+	defer cancel()
+	n.ok(n.e.Unexport(ctx, spec.ID))
+	n.reads(at, "hello", "world")
+}
+
 // A Ganesha that is killed comes back with its exports; meanwhile nobody is told that they are served.
 func TestNativeKilled(t *testing.T) {
 	n := newNative(t)

@@ -222,14 +222,19 @@ func (s *server) reload(ctx context.Context, wanted []uint16) error {
 		return err
 	}
 	var process *tool.Process
+	var fresh []uint16 // that it has nothing of yet
 	rereads := 0
 	s.update(func() {
 		process, rereads, s.errors, s.words = s.process, s.rereads, false, nil
 		s.wanted = set(wanted)
 		for _, n := range wanted {
-			if s.held != nil {
-				s.held[n] = true
+			if s.held == nil {
+				continue
 			}
+			if !s.held[n] {
+				fresh = append(fresh, n)
+			}
+			s.held[n] = true
 		}
 	})
 	if process == nil {
@@ -244,6 +249,11 @@ func (s *server) reload(ctx context.Context, wanted []uint16) error {
 			return false
 		}
 		s.live = s.listing
+		for _, n := range fresh {
+			if !s.live[n] { // refused: nobody has anything of it, and nothing will be said of its end
+				delete(s.held, n)
+			}
+		}
 		return true
 	})
 }
