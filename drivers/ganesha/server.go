@@ -160,6 +160,9 @@ func (s *server) learn(l line) {
 	}
 	if n, ok := number(listed, l.text); ok && l.level == "INFO" && s.listing != nil {
 		s.listing[n] = true
+		if s.held != nil { // also if reload, which errors about another one ended early, has taken it for refused
+			s.held[n] = true
+		}
 	}
 	// The configuration that was read is freed too, with the numbers of its exports: of what is not in it, only the export.
 	if n, ok := number(freed, l.text); ok && !s.wanted[n] {

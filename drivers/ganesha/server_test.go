@@ -32,3 +32,14 @@ func TestWordsOfARefusal(t *testing.T) {
 		t.Errorf("words %q of what nothing else is said of", s.words)
 	}
 }
+
+// What Ganesha lists it has, and may have requests of, whatever reload made of errors about another export before the list came.
+func TestListedIsHeld(t *testing.T) {
+	const begin = "28/11/2026 19:10:19 : epoch 6b0b271b : vm : nfs-ganesha-4184[sigmgr] "
+	s := &server{logger: slog.New(slog.DiscardHandler), wanted: map[uint16]bool{1: true, 2: true}, held: map[uint16]bool{1: true}}
+	s.read(begin + "reread_exports :CONFIG :EVENT :Reread exports complete")
+	s.read(begin + "log_an_export :EXPORT :INFO :Export     2 pseudo (/srv/cairn/s) with path (/p/r) and tag ((null)) perms")
+	if !s.listing[2] || !s.held[2] {
+		t.Errorf("listed %v, held %v", s.listing, s.held)
+	}
+}
