@@ -47,6 +47,7 @@ type server struct {
 	live    map[uint16]bool // that it has listed
 	listing map[uint16]bool // that it lists after the last reread
 	held    map[uint16]bool // that it has, or still has requests of
+	taken   map[uint16]bool // that it has ever listed
 	rereads int             // configurations that it has read
 	errors  bool            // since the last one began
 }
@@ -85,7 +86,7 @@ func (s *server) once(ctx context.Context) error {
 		s.words = nil
 		s.wanted, s.held = set(wanted), set(wanted)
 		s.live, s.errors, s.ready = make(map[uint16]bool), false, false
-		s.listing = s.live
+		s.listing, s.taken = s.live, make(map[uint16]bool)
 	})
 	process, err := tool.Start(tool.Spec{
 		Name: s.binary,
@@ -160,8 +161,8 @@ func (s *server) learn(l line) {
 	}
 	if n, ok := number(listed, l.text); ok && l.level == "INFO" && s.listing != nil {
 		s.listing[n] = true
-		if s.held != nil { // also if reload, which errors about another one ended early, has taken it for refused
-			s.held[n] = true
+		if s.taken != nil {
+			s.taken[n] = true
 		}
 	}
 	// The configuration that was read is freed too, with the numbers of its exports: of what is not in it, only the export.
@@ -225,19 +226,14 @@ func (s *server) reload(ctx context.Context, wanted []uint16) error {
 		return err
 	}
 	var process *tool.Process
-	var fresh []uint16 // that it has nothing of yet
 	rereads := 0
 	s.update(func() {
 		process, rereads, s.errors, s.words = s.process, s.rereads, false, nil
 		s.wanted = set(wanted)
 		for _, n := range wanted {
-			if s.held == nil {
-				continue
+			if s.held != nil {
+				s.held[n] = true
 			}
-			if !s.held[n] {
-				fresh = append(fresh, n)
-			}
-			s.held[n] = true
 		}
 	})
 	if process == nil {
@@ -252,13 +248,20 @@ func (s *server) reload(ctx context.Context, wanted []uint16) error {
 			return false
 		}
 		s.live = s.listing
-		for _, n := range fresh {
-			if !s.live[n] { // refused: nobody has anything of it, and nothing will be said of its end
-				delete(s.held, n)
-			}
-		}
+		s.forgetRefused()
 		return true
 	})
+}
+
+// forgetRefused lets go of exports that are not wanted any more and that Ganesha has never listed: nobody has anything of them, and nothing
+// will be said of their end. A list comes after the word that the configuration was read, so what is known after that word is every list
+// of the configurations before, which had them.
+func (s *server) forgetRefused() {
+	for n := range s.held {
+		if !s.wanted[n] && !s.taken[n] {
+			delete(s.held, n)
+		}
+	}
 }
 
 // serves returns nil if Ganesha lists the export.

@@ -33,13 +33,30 @@ func TestWordsOfARefusal(t *testing.T) {
 	}
 }
 
-// What Ganesha lists it has, and may have requests of, whatever reload made of errors about another export before the list came.
-func TestListedIsHeld(t *testing.T) {
+// What Ganesha never listed it has refused, and nobody has anything of it. What it lists late, since errors about another export ended
+// reload before the list came, it has: that is held until Ganesha says that it is freed.
+func TestRefusedIsForgotten(t *testing.T) {
 	const begin = "28/11/2026 19:10:19 : epoch 6b0b271b : vm : nfs-ganesha-4184[sigmgr] "
-	s := &server{logger: slog.New(slog.DiscardHandler), wanted: map[uint16]bool{1: true, 2: true}, held: map[uint16]bool{1: true}}
-	s.read(begin + "reread_exports :CONFIG :EVENT :Reread exports complete")
+	s := &server{
+		logger: slog.New(slog.DiscardHandler), wanted: map[uint16]bool{1: true, 2: true},
+		held: map[uint16]bool{1: true, 2: true}, taken: map[uint16]bool{},
+	}
+	reread := func() {
+		s.read(begin + "reread_exports :CONFIG :EVENT :Reread exports complete")
+		s.forgetRefused()
+	}
+	reread()
 	s.read(begin + "log_an_export :EXPORT :INFO :Export     2 pseudo (/srv/cairn/s) with path (/p/r) and tag ((null)) perms")
-	if !s.listing[2] || !s.held[2] {
-		t.Errorf("listed %v, held %v", s.listing, s.held)
+	if !s.held[1] || !s.held[2] {
+		t.Errorf("held while both are wanted: %v", s.held)
+	}
+	s.wanted = map[uint16]bool{}
+	reread()
+	if s.held[1] || !s.held[2] {
+		t.Errorf("held when both are withdrawn: %v; want what was listed", s.held)
+	}
+	s.read(begin + "free_export_resources :EXPORT :INFO :Free resources for export 0x1 id 2 path /p/r")
+	if s.held[2] {
+		t.Error("held after it was freed")
 	}
 }
