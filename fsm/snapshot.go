@@ -95,14 +95,18 @@ func (o *summedWriter) number(n uint64) {
 }
 
 // Restore replaces the state by that of a snapshot stream. The stream is read and verified aside: if it is short, corrupt,
-// of an unknown version or has anything behind its end, the state stays as it is. Afterwards subscribers are told that
-// everything may have changed.
+// of an unknown version, has anything behind its end, or holds an earlier state, the state stays as it is. Afterwards
+// subscribers are told that everything may have changed.
 func (m *Machine) Restore(r io.Reader) error {
 	restored, err := readState(r)
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	m.mu.Lock()
+	if restored.index < m.live.index {
+		defer m.mu.Unlock()
+		return cause(cairn.ErrPrecondition, "snapshot: is of entry %d, and the state has everything up to entry %d", restored.index, m.live.index)
+	}
 	m.live, m.frozen, m.checkpoints = restored, nil, checkpoints{}
 	subscribers := m.subscribers
 	m.mu.Unlock()

@@ -51,7 +51,7 @@ func wrapped(data []byte) string {
 	return out.String()
 }
 
-// TestRestoreRefuses: a stream that is cut off anywhere, has any bit changed or anything behind its end leaves the state as
+// TestRestoreRefuses: a stream that is cut off anywhere, has any bit changed, anything behind its end or an earlier state leaves the state as
 // it was.
 func TestRestoreRefuses(t *testing.T) {
 	good := stream(t, smallMachine(t))
@@ -85,6 +85,7 @@ func TestRestoreRefuses(t *testing.T) {
 	other := bytes.Clone(good)
 	other[len(streamMagic)] = 2
 	refuse("another version", bytes.NewReader(other), cairn.ErrUpgrade)
+	refuse("an earlier state", bytes.NewReader(stream(t, New())), cairn.ErrPrecondition)
 }
 
 // TestRestoreChecksMeaning changes streams and makes their checksum fit again: what is left are the checks of count, digest,

@@ -62,6 +62,7 @@ type machine struct {
 	skew    atomic.Int64 // of its wall clock
 	hung    atomic.Pointer[chan struct{}]
 	full    atomic.Bool // the disk of its log
+	log     tail        // what its processes said
 	process *process    // nil while none runs; replaced by the judging goroutine, under the lock of the users once there are any
 }
 
@@ -94,7 +95,7 @@ func (m *machine) dial(ctx context.Context, address string) (net.Conn, error) {
 
 // boot starts a process, which announces itself as soon as somebody listens. The caller makes it that of the machine.
 func (m *machine) boot() *process {
-	w, logger := m.world, slog.New(slog.DiscardHandler)
+	w, logger := m.world, slog.New(slog.NewTextHandler(&m.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	if w.verbose {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelInfo})).With("on", m.name)
 	}

@@ -101,7 +101,11 @@ func (w *world) fail(format string, args ...any) {
 	w.mu.Lock()
 	trace := strings.Join(w.trace, "\n")
 	w.mu.Unlock()
-	w.t.Errorf("seed %d: %s\n%s\nhistory:\n%s", w.seed, fmt.Sprintf(format, args...), w.describe(), trace)
+	var said strings.Builder
+	for _, m := range w.machines {
+		fmt.Fprintf(&said, "%s said:\n%s", m.name, &m.log)
+	}
+	w.t.Errorf("seed %d: %s\n%s\nhistory:\n%s\n%s", w.seed, fmt.Sprintf(format, args...), w.describe(), trace, &said)
 }
 
 func (w *world) describe() string {

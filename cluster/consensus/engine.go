@@ -75,7 +75,7 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 		cancel()
 		return nil, err
 	}
-	if err := e.start(found, false); err != nil {
+	if err := e.start(found); err != nil {
 		cancel()
 		return nil, errors.Join(err, e.stores.close())
 	}
@@ -83,11 +83,16 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 	return e, nil
 }
 
-// start runs a new instance. One that is restarted in place finds the machine at least as far as any snapshot.
-func (e *Engine) start(found *raft.Configuration, again bool) error {
+// start runs a new instance. One that is restarted in place finds the machine further than the newest snapshot, unless it was
+// stopped while it installed that.
+func (e *Engine) start(found *raft.Configuration) error {
 	i := &instance{ledger: guard.NewLedger(e.config.Clock), notify: make(chan bool, 8), leader: make(chan raft.Observation, 8), done: make(chan struct{})}
 	config := e.config.raft(i.notify)
-	config.NoSnapshotRestoreOnStart = again
+	newest, err := e.stores.newestSnapshot()
+	if err != nil {
+		return err
+	}
+	config.NoSnapshotRestoreOnStart = newest <= e.Applied()
 	wire := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: e.config.Streams(), Logger: config.Logger, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: e.config.Timing.RPC,
 		MsgpackUseNewTimeFormat: true,
@@ -97,16 +102,17 @@ func (e *Engine) start(found *raft.Configuration, again bool) error {
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
+	logs := &guard.Contiguous{LogStore: cached}
 	if found != nil {
 		empty, err := e.stores.empty()
 		if err == nil && empty {
-			err = raft.BootstrapCluster(config, cached, e.stores.vote, e.stores.snapshots, i.transport, *found)
+			err = raft.BootstrapCluster(config, logs, e.stores.vote, e.stores.snapshots, i.transport, *found)
 		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("raft: %w", err), i.transport.Close())
 		}
 	}
-	if i.Raft, err = raft.NewRaft(config, e.machine, cached, e.stores.vote, e.stores.snapshots, i.transport); err != nil {
+	if i.Raft, err = raft.NewRaft(config, e.machine, logs, e.stores.vote, e.stores.snapshots, i.transport); err != nil {
 		return errors.Join(fmt.Errorf("raft: %w", err), i.transport.Close())
 	}
 	i.transport.Serve(i.Raft)
@@ -210,7 +216,7 @@ func (e *Engine) restart(between func() error) error {
 	if err := between(); err != nil {
 		return err
 	}
-	return e.start(nil, true)
+	return e.start(nil)
 }
 
 // healLog drops a log that contradicts a snapshot which the leader sends again and again. What it looks at may change until Raft has

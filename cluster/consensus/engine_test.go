@@ -179,6 +179,37 @@ func TestRestartInPlace(t *testing.T) {
 	}
 }
 
+// TestStoppedWhileItInstalls restarts a node in place that had stored the leader's snapshot and not yet taken it into its state. What the snapshot
+// covers is not in its log.
+func TestStoppedWhileItInstalls(t *testing.T) {
+	at := address(t)
+	e := open(t, "n1", t.TempDir(), at, alone("n1", at))
+	apply(t, e, "before")
+	_, term := e.LastLog()
+	index := e.Applied() + 10
+	leaders := fsm.New()
+	leaders.Apply(index, command(t, "installed"))
+	sink, err := e.stores.snapshots.Create(raft.SnapshotVersionMax, index, term, *alone("n1", at), 1, e.instance.Load().transport)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leaders.Snapshot().WriteTo(sink); err != nil {
+		t.Fatal(err)
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before := e.instance.Load()
+	e.restarts <- "test"
+	waitFor(t, "a new instance", func() bool { return e.instance.Load() != before })
+	apply(t, e, "after")
+	for _, name := range []string{"installed", "after"} {
+		if e.machine.View().Type(name) == nil {
+			t.Errorf("%s is not in the state", name)
+		}
+	}
+}
+
 // TestSnapshotsCountCommands: one entry with many commands makes a snapshot due, since a restart would replay all of them.
 func TestSnapshotsCountCommands(t *testing.T) {
 	at, timing := address(t), DefaultTiming()

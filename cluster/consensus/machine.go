@@ -13,7 +13,7 @@ import (
 )
 
 // machine is Raft's view of the state machine. It outlives a Raft instance: one that starts anew replays entries that the
-// machine has, and those are skipped, so that nobody sees the state go back in time.
+// machine has, and those are skipped. It refuses a snapshot of an earlier state. So nobody sees the state go back in time.
 type machine struct {
 	*fsm.Machine
 
@@ -23,7 +23,6 @@ type machine struct {
 	applied uint64 // newest entry that the machine has seen or that certainly holds nothing for it
 	command uint64 // newest entry that was a command, or several
 	grown   uint64 // commands since the last snapshot was begun
-	resets  uint64 // how often a snapshot has replaced the state
 }
 
 // Apply implements raft.FSM.
@@ -68,7 +67,8 @@ func (m *machine) Restore(source io.ReadCloser) error {
 	if err := m.Machine.Restore(bufio.NewReaderSize(source, 1<<20)); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	m.reset(m.View().Index())
+	index := m.View().Index()
+	m.advance(index, index)
 	// failpoint: restored
 	return nil
 }
@@ -86,37 +86,10 @@ func (m *machine) sinceSnapshot() uint64 {
 	return m.grown
 }
 
-// state counts the snapshots that the machine was restored from: what is known of one state says nothing of the next.
-func (m *machine) state() uint64 {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.resets
-}
-
-// passed notes a barrier: everything up to it has been applied, to the state that the caller read before. To one that a snapshot has
-// put in its place since, which may be older, entries before the barrier are still to come: to pass them would be to leave them out.
-func (m *machine) passed(barrier, state uint64) {
-	m.mu.Lock()
-	if state == m.resets {
-		m.applied = max(m.applied, barrier)
-	}
-	m.mu.Unlock()
-	m.moved.fire()
-}
-
-// advance notes that everything up to applied has been applied; command is the newest command among it.
+// advance notes that everything up to applied has been applied; command is the newest command among it, or 0.
 func (m *machine) advance(applied, command uint64) {
 	m.mu.Lock()
 	m.applied, m.command = max(m.applied, applied), max(m.command, command)
-	m.mu.Unlock()
-	m.moved.fire()
-}
-
-// reset puts the position where a snapshot left the machine, which may be behind.
-func (m *machine) reset(index uint64) {
-	m.mu.Lock()
-	m.applied, m.command = index, index
-	m.resets++
 	m.mu.Unlock()
 	m.moved.fire()
 }

@@ -152,9 +152,9 @@ func (s *stores) onlyBegun() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("raft log: %w", err)
 	}
-	snapshots, err := s.snapshots.List()
+	snapshot, err := s.newestSnapshot()
 	if err != nil {
-		return false, fmt.Errorf("raft snapshots: %w", err)
+		return false, err
 	}
 	term, err := s.vote.GetUint64(keyTerm)
 	if err != nil {
@@ -165,7 +165,19 @@ func (s *stores) onlyBegun() (bool, error) {
 		return false, fmt.Errorf("raft vote: %w", err)
 	}
 	voted := err == nil
-	return last == 0 && len(snapshots) == 0 && term == foundingTerm && !voted, nil
+	return last == 0 && snapshot == 0 && term == foundingTerm && !voted, nil
+}
+
+// newestSnapshot is the newest entry that the newest snapshot covers, 0 if there is none.
+func (s *stores) newestSnapshot() (uint64, error) {
+	snapshots, err := s.snapshots.List() // the newest comes first
+	if err != nil {
+		return 0, fmt.Errorf("raft snapshots: %w", err)
+	}
+	if len(snapshots) == 0 {
+		return 0, nil
+	}
+	return snapshots[0].Index, nil
 }
 
 // wipeLog deletes every log entry. Snapshot, term and vote stay.

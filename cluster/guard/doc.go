@@ -8,6 +8,9 @@
 //     writes, and a candidate counts votes, under a term in which another leads: states differ for good (raft #695).
 //   - VoteStore: a vote is persisted in two writes, and a crash between them lets the voter vote twice (raft #661).
 //   - Suffix: a follower that cannot write what replaces the end of its log follows no more (a comment in Raft's appendEntries says so).
+//   - ErrLogRefuses: a follower that cannot write says what one says that lacks what comes before, and is sent ever older entries, and a
+//     snapshot from before its state in the end.
+//   - Contiguous: what is kept of a log that ended before an installed snapshot leaves a gap, in which a later leader gets stuck.
 //   - Transfer: a leadership transfer that was cut short can leave a leader that refuses every write (raft #696).
 //   - Installs: a follower whose log conflicts with an installed snapshot keeps the conflict and is sent the snapshot
 //     again and again (raft #697).
