@@ -12,7 +12,7 @@ type tail struct {
 }
 
 // tailLength is how many lines are kept.
-const tailLength = 200
+const tailLength = 60
 
 // Write implements io.Writer; slog writes a line at a time.
 func (t *tail) Write(line []byte) (int, error) {
