@@ -87,11 +87,13 @@ func (p *pass) lookAtChanges(ctx context.Context, sender drivers.Sender, have *H
 		have.Ahead = changed(row.Want.Keep.Base) > 0
 	}
 	if len(p.want.Standbys) > 0 {
-		have.SyncPoint = newestSyncPoint(inOrder(have.Object.Snapshots))
 		source := inOrder(have.Object.Snapshots)
+		have.SyncPoint = newestSyncPoint(source)
 		have.Surplus = len(syncPoints(source)) > len(p.kept(p.view, row, source))
 		point, _ := ParseSyncPoint(have.SyncPoint)
-		if have.Due = !p.untold() && (p.due || row.Want.Sealed || point.Epoch != row.Epoch); have.Due {
+		// A failover goes back to a sync point. One that follows a snapshot of a user's at once lets it go back no further than that.
+		overtaken := len(source) > 0 && source[len(source)-1] != have.SyncPoint
+		if have.Due = !p.untold() && (p.due || overtaken || row.Want.Sealed || point.Epoch != row.Epoch); have.Due {
 			have.Behind = changed(have.SyncPoint)
 		}
 	}

@@ -113,6 +113,23 @@ func TestPromoteAround(t *testing.T) {
 	}
 }
 
+// TestFailoverFromASnapshot: what a user has seen in a snapshot is in the share after a failover, though no interval was over since it was cut.
+func TestFailoverFromASnapshot(t *testing.T) {
+	f := newFleet(t, 2, cairn.FailoverAuto)
+	f.write("synced")
+	f.wait()
+	f.write("in the snapshot")
+	f.must(t, &fsm.CreateSnapshot{Snapshot: cairn.Snapshot{ID: "p1", Share: fleetShare, Name: "p1"}})
+	f.settle()
+	if status := f.View().Snapshot("p1").Status; status != cairn.StatusAvailable {
+		t.Fatalf("the snapshot is %s", status)
+	}
+	f.write("lost")
+	f.down("node-1")
+	f.failover("r2", "kept-1")
+	f.expect("r2", cairn.ReplicaActive, "in the snapshot")
+}
+
 func TestFailover(t *testing.T) {
 	f := newFleet(t, 3, cairn.FailoverAuto)
 	f.write("synced")
