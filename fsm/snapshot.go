@@ -102,18 +102,22 @@ func (m *Machine) Restore(r io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	m.mu.Lock()
-	if restored.index < m.live.index {
-		defer m.mu.Unlock()
-		return cause(cairn.ErrPrecondition, "snapshot: is of entry %d, and the state has everything up to entry %d", restored.index, m.live.index)
-	}
-	m.live, m.frozen, m.checkpoints = restored, nil, checkpoints{}
-	subscribers := m.subscribers
-	m.mu.Unlock()
+	subscribers, err := m.replace(restored)
 	for _, s := range subscribers {
 		s.notify(nil)
 	}
-	return nil
+	return err
+}
+
+// replace returns who has to hear of it.
+func (m *Machine) replace(restored *View) ([]*subscriber, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if restored.index < m.live.index {
+		return nil, cause(cairn.ErrPrecondition, "snapshot: is of entry %d, and the state has everything up to entry %d", restored.index, m.live.index)
+	}
+	m.live, m.frozen, m.checkpoints = restored, nil, checkpoints{}
+	return m.subscribers, nil
 }
 
 func readState(r io.Reader) (*View, error) {
