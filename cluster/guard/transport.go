@@ -16,7 +16,7 @@ var ErrDiskHung = errors.New("local disk does not answer")
 // ErrLogRefuses is what is wrong with a follower that knows its leader, has found nothing amiss with what came before, and has not taken the
 // entries: it could not read or write its log. Raft as it comes takes that for "I lack what comes before", and goes back by an entry each time,
 // in the end to a snapshot that is older than what the follower has applied.
-var ErrLogRefuses = errors.New("the log cannot be written")
+var ErrLogRefuses = errors.New("its log cannot be written")
 
 // Inner is what the guarded transport needs of the real one.
 type Inner interface {
@@ -64,7 +64,7 @@ func (t *Transport) AppendEntries(id raft.ServerID, to raft.ServerAddress, reque
 	if answer.Term == request.Term {
 		t.ledger.acknowledge(id, request.Term, mark)
 		if !answer.Success && !answer.NoRetryBackoff {
-			return fmt.Errorf("%w of %s", ErrLogRefuses, id)
+			return fmt.Errorf("follower %s: %w", id, ErrLogRefuses)
 		}
 	}
 	return nil
