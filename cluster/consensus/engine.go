@@ -88,11 +88,7 @@ func Open(config Config, found *raft.Configuration) (*Engine, error) {
 func (e *Engine) start(found *raft.Configuration) error {
 	i := &instance{ledger: guard.NewLedger(e.config.Clock), notify: make(chan bool, 8), leader: make(chan raft.Observation, 8), done: make(chan struct{})}
 	config := e.config.raft(i.notify)
-	newest, err := e.stores.newestSnapshot()
-	if err != nil {
-		return err
-	}
-	config.NoSnapshotRestoreOnStart = newest <= e.Applied()
+	config.NoSnapshotRestoreOnStart = e.stores.snapshots.Newest().Index <= e.Applied()
 	wire := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: e.config.Streams(), Logger: config.Logger, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: e.config.Timing.RPC,
 		MsgpackUseNewTimeFormat: true,
@@ -102,7 +98,7 @@ func (e *Engine) start(found *raft.Configuration) error {
 	if err != nil {
 		return fmt.Errorf("raft: %w", err)
 	}
-	logs := &guard.Contiguous{LogStore: cached}
+	logs := &guard.Contiguous{LogStore: cached, Snapshots: e.stores.snapshots}
 	if found != nil {
 		empty, err := e.stores.empty()
 		if err == nil && empty {
@@ -221,7 +217,7 @@ func (e *Engine) restart(between func() error) error {
 
 // healLog drops a log that contradicts a snapshot which the leader sends again and again. What it looks at may change until Raft has
 // stopped, so it looks again then.
-func (e *Engine) healLog(loop guard.Loop) error {
+func (e *Engine) healLog(loop guard.Point) error {
 	conflict, err := e.stores.snapshots.Contradicts(loop, e.stores.logs)
 	if err != nil {
 		return fmt.Errorf("raft log: %w", err)

@@ -64,7 +64,9 @@ func openStores(c *Config, stopped <-chan struct{}) (_ *stores, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("raft snapshots: %w", err)
 	}
-	s.snapshots = guard.NewInstalls(files)
+	if s.snapshots, err = guard.NewInstalls(files); err != nil {
+		return nil, fmt.Errorf("raft: %w", err)
+	}
 	insisting := guard.Persistence{Stopped: stopped, Logger: c.Logger}
 	s.vote = &guard.VoteStore{StableStore: s.stable, Persistence: insisting}
 	var logs raft.LogStore = s.log
@@ -152,10 +154,6 @@ func (s *stores) onlyBegun() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("raft log: %w", err)
 	}
-	snapshot, err := s.newestSnapshot()
-	if err != nil {
-		return false, err
-	}
 	term, err := s.vote.GetUint64(keyTerm)
 	if err != nil {
 		return false, fmt.Errorf("raft term: %w", err)
@@ -165,19 +163,7 @@ func (s *stores) onlyBegun() (bool, error) {
 		return false, fmt.Errorf("raft vote: %w", err)
 	}
 	voted := err == nil
-	return last == 0 && snapshot == 0 && term == foundingTerm && !voted, nil
-}
-
-// newestSnapshot is the newest entry that the newest snapshot covers, 0 if there is none.
-func (s *stores) newestSnapshot() (uint64, error) {
-	snapshots, err := s.snapshots.List() // the newest comes first
-	if err != nil {
-		return 0, fmt.Errorf("raft snapshots: %w", err)
-	}
-	if len(snapshots) == 0 {
-		return 0, nil
-	}
-	return snapshots[0].Index, nil
+	return last == 0 && s.snapshots.Newest() == guard.Point{} && term == foundingTerm && !voted, nil
 }
 
 // wipeLog deletes every log entry. Snapshot, term and vote stay.

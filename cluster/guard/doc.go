@@ -10,7 +10,7 @@
 //   - Suffix: a follower that cannot write what replaces the end of its log follows no more (a comment in Raft's appendEntries says so).
 //   - ErrLogRefuses: a follower that cannot write says what one says that lacks what comes before, and is sent ever older entries, and a
 //     snapshot from before its state in the end.
-//   - Contiguous: what is kept of a log that ended before an installed snapshot leaves a gap, in which a later leader gets stuck.
+//   - Contiguous: after a snapshot is installed the log has a gap before its index and no entry there, and leaders get stuck in both.
 //   - Transfer: a leadership transfer that was cut short can leave a leader that refuses every write (raft #696).
 //   - Installs: a follower whose log conflicts with an installed snapshot keeps the conflict and is sent the snapshot
 //     again and again (raft #697).

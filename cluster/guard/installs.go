@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -10,27 +11,43 @@ import (
 // answer is lost.
 const installLimit = 3
 
-// Loop is a snapshot that was received again and again.
-type Loop struct{ Index, Term uint64 }
+// Point is the entry that a snapshot goes to.
+type Point struct{ Index, Term uint64 }
 
 // Installs counts how often a snapshot of the same index is stored in a row, with no entry stored in between. A node never takes its own
 // snapshot twice at one index, so repetitions come from a leader, and whoever stores entries is not in a loop.
 type Installs struct {
 	raft.SnapshotStore
-	loops chan Loop
+	loops chan Point
 
-	mu    sync.Mutex
-	last  Loop
-	count int
+	mu     sync.Mutex
+	last   Point
+	count  int
+	newest Point
 }
 
 // NewInstalls watches a snapshot store.
-func NewInstalls(store raft.SnapshotStore) *Installs {
-	return &Installs{SnapshotStore: store, loops: make(chan Loop, 1)}
+func NewInstalls(store raft.SnapshotStore) (*Installs, error) {
+	s := &Installs{SnapshotStore: store, loops: make(chan Point, 1)}
+	snapshots, err := store.List() // the newest comes first
+	if err != nil {
+		return nil, fmt.Errorf("snapshots: %w", err)
+	}
+	if len(snapshots) > 0 {
+		s.newest = Point{snapshots[0].Index, snapshots[0].Term}
+	}
+	return s, nil
+}
+
+// Newest is the newest snapshot that is whole; zero if there is none.
+func (s *Installs) Newest() Point {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest
 }
 
 // Loops receives a snapshot that has been installed for the third time, and at every third time after that.
-func (s *Installs) Loops() <-chan Loop { return s.loops }
+func (s *Installs) Loops() <-chan Point { return s.loops }
 
 // Watch returns the log with its writes watched.
 func (s *Installs) Watch(log raft.LogStore) raft.LogStore { return &progress{log, s} }
@@ -46,7 +63,7 @@ func (p *progress) StoreLog(log *raft.Log) error { return p.StoreLogs([]*raft.Lo
 // StoreLogs implements raft.LogStore.
 func (p *progress) StoreLogs(logs []*raft.Log) error {
 	p.installs.mu.Lock()
-	p.installs.last, p.installs.count = Loop{}, 0
+	p.installs.last, p.installs.count = Point{}, 0
 	p.installs.mu.Unlock()
 	return p.LogStore.StoreLogs(logs)
 }
@@ -58,14 +75,14 @@ func (s *Installs) Create(version raft.SnapshotVersion, index, term uint64, conf
 	if err != nil {
 		return nil, err
 	}
-	return &install{sink, s, Loop{index, term}}, nil
+	return &install{sink, s, Point{index, term}}, nil
 }
 
 // install counts when it is whole.
 type install struct {
 	raft.SnapshotSink
 	installs *Installs
-	snapshot Loop
+	snapshot Point
 }
 
 // Close implements raft.SnapshotSink.
@@ -77,9 +94,12 @@ func (i *install) Close() error {
 	return nil
 }
 
-func (s *Installs) note(snapshot Loop) {
+func (s *Installs) note(snapshot Point) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if snapshot.Index > s.newest.Index {
+		s.newest = snapshot
+	}
 	if snapshot != s.last {
 		s.last, s.count = snapshot, 0
 	}
@@ -93,20 +113,15 @@ func (s *Installs) note(snapshot Loop) {
 }
 
 // Contradicts reports whether the log contradicts a snapshot that came again and again: it holds an entry of the snapshot's index and of
-// another term; or that entry is gone, later ones are there, and nothing was stored since before the first of the installs. Those are of
-// another term, too: a leader sends a snapshot when it has found no entry of its own at or after the end of it. So every entry of the
-// log is either covered by the snapshot or was never committed, and the whole log can and must go; Raft's InstallSnapshot should have
-// done it. Entries that came after an install prove nothing of the kind, and may count.
-func (s *Installs) Contradicts(snapshot Loop, log raft.LogStore) (bool, error) {
+// another term. So every entry of the log is either covered by the snapshot or was never committed, and the whole log can and must go; Raft's
+// InstallSnapshot should have done it.
+func (s *Installs) Contradicts(snapshot Point, log raft.LogStore) (bool, error) {
 	var entry raft.Log
 	switch err := log.GetLog(snapshot.Index, &entry); err {
 	case nil:
 		return entry.Term != snapshot.Term, nil
 	case raft.ErrLogNotFound:
-		last, err := log.LastIndex()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return err == nil && last > snapshot.Index && s.last == snapshot && s.count >= installLimit, err
+		return false, nil
 	default:
 		return false, err
 	}

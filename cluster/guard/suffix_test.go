@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -17,12 +18,12 @@ import (
 // refusing is a log whose next writes fail; what it has to delete it deletes.
 type refusing struct {
 	*raft.InmemStore
-	writes int
+	writes atomic.Int64
 }
 
 func (r *refusing) StoreLogs(logs []*raft.Log) error {
-	if r.writes > 0 {
-		r.writes--
+	if r.writes.Load() > 0 {
+		r.writes.Add(-1)
 		return syscall.ENOSPC
 	}
 	return r.InmemStore.StoreLogs(logs)
@@ -62,7 +63,7 @@ func suffixOnAFullDisk(t *testing.T, guarded bool) {
 	}
 	check(t, first.stable.SetUint64([]byte("CurrentTerm"), 2)) // its next entry is of a later term
 	const failing = 2
-	full.writes = failing
+	full.writes.Store(failing)
 	var said bytes.Buffer
 	second.logs = full
 	if guarded {
@@ -77,7 +78,7 @@ func suffixOnAFullDisk(t *testing.T, guarded bool) {
 		t.Fatal("nobody leads")
 	}
 	<-time.After(10 * time.Minute)
-	if full.writes == failing {
+	if full.writes.Load() == failing {
 		t.Error("no write has failed")
 	}
 	if followed := second.AppliedIndex() == first.AppliedIndex(); followed != guarded {
@@ -95,7 +96,7 @@ func TestSuffixLetsOtherErrorsPass(t *testing.T) {
 	check(t, log.StoreLogs([]*raft.Log{{Index: 1}, {Index: 2}, {Index: 3}}))
 	check(t, log.DeleteRange(1, 1)) // what a snapshot has made needless
 	for range 2 {
-		full.writes = 1
+		full.writes.Store(1)
 		if err := log.StoreLog(&raft.Log{Index: 4}); err != syscall.ENOSPC {
 			t.Errorf("write on a full disk: %v", err)
 		}
