@@ -20,8 +20,8 @@ func (k *Keeper) Export(ctx context.Context, spec drivers.ExportSpec) ([]cairn.E
 		}
 		return locations, err
 	}
-	if k.unfit != nil {
-		return nil, fmt.Errorf("export replica %s: %w", spec.ID.Replica, errNoGate(k.unfit))
+	if unfit := k.Unfit(); unfit != nil {
+		return nil, fmt.Errorf("export replica %s: %w", spec.ID.Replica, errNoGate(unfit))
 	}
 	k.enter(spec)
 	defer k.leave(spec.ID)

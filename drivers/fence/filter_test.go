@@ -171,3 +171,26 @@ type noTools struct{}
 func (noTools) Run(_ context.Context, c tool.Cmd) (tool.Result, error) {
 	return tool.Result{}, fmt.Errorf("%s: not started: is not installed: %w", c, cairn.ErrNotSupported)
 }
+
+// breaking is a filter whose tools fail until it is mended.
+type breaking struct {
+	*filter
+	mu  sync.Mutex
+	err error
+}
+
+func (b *breaking) Run(ctx context.Context, c tool.Cmd) (tool.Result, error) {
+	b.mu.Lock()
+	err := b.err
+	b.mu.Unlock()
+	if err != nil {
+		return tool.Result{}, err
+	}
+	return b.filter.Run(ctx, c)
+}
+
+func (b *breaking) mend() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.err = nil
+}

@@ -21,7 +21,7 @@ import (
 // Only closed -> open needs a proof. While the gate is open the lease has not ended, so nothing was taken over.
 type Keeper struct {
 	config Config
-	unfit  error // why this machine cannot have a gate
+	fit    chan struct{} // closed when this machine can have a gate
 
 	// turn is held while the gate changes. The fields below it are its own.
 	turn    sync.Mutex
@@ -31,6 +31,7 @@ type Keeper struct {
 	trouble string    // what was logged last
 
 	books    sync.Mutex
+	unfit    error // why this machine cannot have a gate, for all that is known
 	entering map[drivers.ExportID]drivers.ExportSpec
 	// fenced are the exports that may be reachable and must be fenced, with the service address that is to be held for them.
 	fenced map[drivers.ExportID]netip.Prefix
@@ -54,8 +55,10 @@ func NewKeeper(ctx context.Context, config Config) (*Keeper, error) {
 	if config.Every <= 0 {
 		config.Every = 100 * time.Millisecond
 	}
-	k := &Keeper{config: config, entering: make(map[drivers.ExportID]drivers.ExportSpec), fenced: make(map[drivers.ExportID]netip.Prefix)}
-	k.unfit = config.Gate.Check(ctx)
+	k := &Keeper{config: config, fit: make(chan struct{}), entering: make(map[drivers.ExportID]drivers.ExportSpec), fenced: make(map[drivers.ExportID]netip.Prefix)}
+	if k.unfit = config.Gate.Check(ctx); k.unfit == nil {
+		close(k.fit)
+	}
 	left, err := k.underFence(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("fence: %w", err)
@@ -81,13 +84,17 @@ func NewKeeper(ctx context.Context, config Config) (*Keeper, error) {
 }
 
 // Unfit is why this node can fence nobody, nil if it can.
-func (k *Keeper) Unfit() error { return k.unfit }
+func (k *Keeper) Unfit() error {
+	k.books.Lock()
+	defer k.books.Unlock()
+	return k.unfit
+}
+
+// Fit is closed when this node can fence, at once or later.
+func (k *Keeper) Fit() <-chan struct{} { return k.fit }
 
 // Run keeps the gate until the context ends.
 func (k *Keeper) Run(ctx context.Context) {
-	if k.unfit != nil {
-		return
-	}
 	ticker := time.NewTicker(k.config.Every)
 	defer ticker.Stop()
 	for {
@@ -102,12 +109,39 @@ func (k *Keeper) Run(ctx context.Context) {
 
 // look takes the step that is due.
 func (k *Keeper) look(ctx context.Context) {
+	if k.Unfit() != nil {
+		k.checkAgain(ctx)
+		return
+	}
 	if timeout := k.step(ctx); timeout > 0 {
 		for address := range k.addresses() {
 			if err := k.config.Addresses.Hold(ctx, address, timeout, func() bool { return k.addresses()[address] }); err != nil {
 				k.config.Logger.Warn("service address is not held", "address", address, "error", err)
 			}
 		}
+	}
+}
+
+// checkAgain looks from time to time whether this machine can have a gate after all: a tool that failed when the process began, or was too
+// slow, does not say that it never will work.
+func (k *Keeper) checkAgain(ctx context.Context) {
+	k.turn.Lock()
+	defer k.turn.Unlock()
+	now := time.Now()
+	if now.Before(k.lookAt) {
+		return
+	}
+	k.lookAt = now.Add(lookEvery)
+	err := k.config.Gate.Check(ctx)
+	if err == nil {
+		err = k.config.Gate.Remove(ctx) // what the last process has left; nothing that must be fenced is served
+	}
+	k.books.Lock()
+	k.unfit = err
+	k.books.Unlock()
+	if err == nil {
+		k.config.Logger.Info("shares over NFS can fail over from this node: it can have a gate after all")
+		close(k.fit)
 	}
 }
 

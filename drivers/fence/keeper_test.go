@@ -15,6 +15,7 @@ import (
 
 	"github.com/cairn-storage/cairn"
 	"github.com/cairn-storage/cairn/drivers"
+	"github.com/cairn-storage/cairn/drivers/tool"
 )
 
 const ttl = 2 * time.Second
@@ -416,4 +417,48 @@ func TestWithoutAGate(t *testing.T) {
 	if _, err := k.Export(t.Context(), spec); err != nil {
 		t.Errorf("what needs no gate: %v", err)
 	}
+}
+
+// TestUnfitForAWhile: what nft could not do when the process began it does later, and then what must be fenced is served.
+func TestUnfitForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.exports[share("r1", 1).ID] = share("r1", 1)
+		broken := &breaking{filter: w.filter, err: tool.NewExitError(tool.Cmd{Name: "nft"}, 1, nil, []byte("what nobody knows"))}
+		logger := slog.New(slog.DiscardHandler)
+		k, err := NewKeeper(t.Context(), Config{
+			Exporter: w, Guard: w, Gate: &Gate{Runner: broken, Table: "cairn_nfs", Port: 2049}, Addresses: &Addresses{Runner: broken, Logger: logger},
+			Lease: w.lease, Settle: w.settle, Logger: logger,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go k.Run(ctx)
+		w.epochs["r1"] = 1
+		try := func() error {
+			w.grant()
+			if err := w.settle(ctx); err != nil {
+				return err
+			}
+			_, err := k.Export(ctx, share("r1", 1))
+			return err
+		}
+		if time.Sleep(2 * lookEvery); k.Unfit() == nil || !errors.Is(try(), cairn.ErrNotSupported) || len(w.exports) > 0 {
+			t.Errorf("without a gate it is served: %v", w.exports)
+		}
+		broken.mend()
+		select {
+		case <-k.Fit():
+		case <-time.After(2 * lookEvery):
+			t.Fatal("nft works, and the node has not noticed")
+		}
+		if err := errors.Join(k.Unfit(), try()); err != nil || len(w.exports) != 1 {
+			t.Errorf("with a gate it is not served: %v", err)
+		}
+		if open, err := k.config.Gate.IsOpen(ctx); !open || err != nil {
+			t.Errorf("the gate is open: %t, %v", open, err)
+		}
+	})
 }

@@ -209,7 +209,7 @@ func (n *Node) Serve(ctx context.Context) error {
 	if n.gate != nil {
 		group.Go(func() error { n.gate.Run(serving); return nil })
 	}
-	group.Go(func() error { return n.announce(serving) })
+	group.Go(func() error { return n.announceAll(serving) })
 	group.Go(func() error {
 		select {
 		case <-serving.Done():
@@ -276,6 +276,20 @@ func serveGRPC(ctx context.Context, server *grpc.Server, listener net.Listener) 
 
 // announceInterval is how long the node waits before it tells the cluster of itself again, after that failed.
 const announceInterval = 500 * time.Millisecond
+
+// announceAll announces the node, and once more if it learns to keep clients of NFS away later than that.
+func (n *Node) announceAll(ctx context.Context) error {
+	unfit := n.gate != nil && n.gate.Unfit() != nil
+	if err := n.announce(ctx); err != nil || !unfit {
+		return err
+	}
+	select {
+	case <-n.gate.Fit():
+		return n.announce(ctx)
+	case <-ctx.Done():
+		return nil
+	}
+}
 
 // announce tells the cluster where this node is and what it has, until it is heard. What can be mended by waiting, such as
 // a cluster without a leader, is waited for; a refusal ends the server.
