@@ -23,6 +23,8 @@ type World struct {
 	Cluster *local.Cluster // nil: somebody else's cluster, of which only the API is known
 	Network *network.Network
 	Disks   *Disks
+	Tools   []string // that servers of its own run and that can be made to fail
+	Clocks  bool     // servers of its own can have monotonic clocks of their own
 	API     *client.Client
 	Guest   string // the name of the node whose disk may be taken away; "" is none
 	Log     func(format string, args ...any)
@@ -33,7 +35,7 @@ type World struct {
 }
 
 // Needs is what a fault cannot be done without.
-type Needs uint8
+type Needs uint16
 
 // What there may be.
 const (
@@ -45,6 +47,8 @@ const (
 	NeedsGuest
 	NeedsDelay
 	NeedsNFS
+	NeedsTools
+	NeedsClocks
 )
 
 // Fault is a kind of fault.
@@ -83,6 +87,10 @@ func Table() []Fault {
 		{"power", "kill -9 of a server, whose raft log loses what was not synced, or half of the last write", NeedsFailing, 100 * time.Millisecond, 4 * time.Second, power},
 		{"nfs-kill", "kill -9 of a server's Ganesha, which the server starts again", NeedsNFS, 100 * time.Millisecond, 2 * time.Second, killNFS},
 		{"nfs-pause", "SIGSTOP of a server's Ganesha", NeedsNFS, 100 * time.Millisecond, 6 * time.Second, pauseNFS},
+		{"tool-hang", "a storage tool of a server hangs: its btrfs, nft or ip", NeedsTools, time.Second, 8 * time.Second, ails(toolHangs)},
+		{"tool-fail", "a storage tool of a server does nothing, and fails with a message that nobody knows", NeedsTools, time.Second, 6 * time.Second, ails(toolFails)},
+		{"tool-die", "a storage tool of a server is killed after 1 to 30 ms, or when it has done everything", NeedsTools, time.Second, 6 * time.Second, ails(toolDies)},
+		{"clock", "kill -9 of a server, started again with monotonic clocks that are up to five days ahead of the others', or go back", NeedsClocks, time.Second, 6 * time.Second, clock},
 		{"rejoin", "a node is removed and joins again with empty disks; two machines race with one token", NeedsGuest, 0, 0, rejoin},
 	}
 }
@@ -137,6 +145,12 @@ func (w *World) has() Needs {
 	if w.Cluster != nil && slices.ContainsFunc(w.Cluster.Servers(), func(s *local.Server) bool { return s.NFSHost != "" }) {
 		has |= NeedsNFS
 	}
+	if len(w.Tools) > 0 {
+		has |= NeedsTools
+	}
+	if w.Clocks {
+		has |= NeedsClocks
+	}
 	if w.Guest != "" {
 		has |= NeedsGuest
 	}
@@ -151,7 +165,8 @@ func (n Needs) String() string {
 	}{
 		{NeedsServers, "server processes of its own"}, {NeedsNetwork, "network namespaces (root, iproute2, nft)"},
 		{NeedsDisks, "small disks of its own (root)"}, {NeedsFailing, "a file system in user space (root, /dev/fuse)"},
-		{NeedsNFS, "servers of its own that serve NFS"},
+		{NeedsNFS, "servers of its own that serve NFS"}, {NeedsTools, "servers of its own that serve NFS, timeout and setpriv"},
+		{NeedsClocks, "time namespaces (root)"},
 		{NeedsGuest, "a node to spare (4 nodes or more)"}, {NeedsDelay, "network namespaces and /dev/net/tun (root)"},
 	} {
 		if n&need.bit != 0 {

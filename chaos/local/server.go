@@ -34,6 +34,7 @@ type Server struct {
 	Log     string
 
 	executable string
+	ahead      atomic.Int64                 // see SetClock
 	process    atomic.Pointer[tool.Process] // the one that was started last; nil before
 }
 
@@ -51,6 +52,9 @@ func (s *Server) Disk() string { return filepath.Join(s.Dir, "disk") }
 
 // DataDir holds identity and Raft log.
 func (s *Server) DataDir() string { return filepath.Join(s.Disk(), "data") }
+
+// ToolDir is where programs lie that the server is to run in the place of the machine's, if there are any.
+func (s *Server) ToolDir() string { return filepath.Join(s.Dir, "tools") }
 
 // PoolDir is the server's only pool, named "data".
 func (s *Server) PoolDir() string { return filepath.Join(s.Dir, "pool") }
@@ -104,8 +108,9 @@ func (s *Server) Start() error {
 		return fmt.Errorf("server %s: %w", s.Name, err)
 	}
 	defer log.Close() // the child has its own descriptor
+	name, args := withClock(s.Clock(), s.executable, []string{"server", "--config", s.File})
 	process, err := tool.Start(tool.Spec{
-		Name: s.executable, Args: []string{"server", "--config", s.File}, Stdout: log, Stderr: log, OwnGroup: true,
+		Name: name, Args: args, Env: []string{"PATH=" + s.ToolDir() + ":" + os.Getenv("PATH")}, Stdout: log, Stderr: log, OwnGroup: true,
 	})
 	if err != nil {
 		return fmt.Errorf("server %s: %w", s.Name, err)

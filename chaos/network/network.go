@@ -103,9 +103,13 @@ func (n *Network) Sources(ctx context.Context, count int) ([]string, error) {
 
 // Wrap writes a program into dir that runs a server in the namespace of its name, and everything else here.
 func Wrap(executable, dir string) (string, error) {
+	ip, err := tool.Find("ip") // not the server's own, which may be one that fails
+	if err != nil {
+		return "", fmt.Errorf("network: %w", err)
+	}
 	program := filepath.Join(dir, "cairn-in-network")
 	script := "#!/bin/sh\n[ \"$1\" = server ] || exec " + quote(executable) + " \"$@\"\n" +
-		"exec ip netns exec \"$(basename \"$(dirname \"$3\")\")\" " + quote(executable) + " \"$@\"\n"
+		"exec " + quote(ip) + " netns exec \"$(basename \"$(dirname \"$3\")\")\" " + quote(executable) + " \"$@\"\n"
 	if err := os.WriteFile(program, []byte(script), 0o700); err != nil {
 		return "", fmt.Errorf("network: %w", err)
 	}

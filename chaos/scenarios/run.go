@@ -171,7 +171,11 @@ func (r *run) lay(ctx context.Context) error {
 		if err := r.listSubvolumes(ctx); err != nil {
 			return err
 		}
+		if r.world.Tools, err = fault.LayTools(r.world.Cluster.Servers()); err != nil {
+			return err
+		}
 	}
+	r.layClocks(ctx)
 	if r.Nodes >= 4 {
 		r.world.Guest = r.world.Cluster.Servers()[r.Nodes-1].Name
 	}
@@ -180,6 +184,18 @@ func (r *run) lay(ctx context.Context) error {
 	}
 	r.api, err = r.world.Cluster.ClientConfig()
 	return err
+}
+
+// layClocks finds out whether servers can have clocks of their own. If they cannot, the faults that need that are not done; why, is said.
+func (r *run) layClocks(ctx context.Context) {
+	if !r.Isolated {
+		return
+	}
+	if err := local.CheckClocks(ctx); err != nil {
+		r.result.Cannot = append(r.result.Cannot, fmt.Sprintf("clocks of the servers' own: %v", err))
+		return
+	}
+	r.world.Clocks = true
 }
 
 // sources are how many addresses access rules are about.
