@@ -4,13 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
-	"net/netip"
 	"regexp"
 	"strings"
 	"time"
 
-	"github.com/cairn-storage/cairn/chaos/dav"
 	"github.com/cairn-storage/cairn/chaos/local"
 	"github.com/cairn-storage/cairn/chaos/model"
 	"github.com/cairn-storage/cairn/chaos/traffic"
@@ -124,6 +121,9 @@ func (r *run) moving(ctx context.Context) (map[string]string, error) {
 			moving["share/"+s.GetId()] = fmt.Sprintf("%s (%s)", s.GetManilaStatus(), s.GetFault().GetMessage())
 		}
 		for _, replica := range s.GetReplicas() {
+			if r.traffic.Readable(s) && replica.GetState() == "in_sync" && len(replica.GetLocations()) == 0 {
+				moving["replica/"+replica.GetId()] = "not to be read on " + replica.GetNode()
+			}
 			if !replica.GetSettled() || replica.GetState() == "out_of_sync" || replica.GetFault() != nil {
 				moving["replica/"+replica.GetId()] = fmt.Sprintf("%s on %s, settled %t (%s)", replica.GetState(), replica.GetNode(), replica.GetSettled(), replica.GetFault().GetMessage())
 			}
@@ -204,54 +204,6 @@ func (r *run) readShares(ctx context.Context, f *model.Final) error {
 		f.Shares = append(f.Shares, model.Contents{Share: share.Name, Files: files, Kept: map[string]string{}, DiskLost: r.world.Wiped() || r.world.Cluster == nil})
 	}
 	return nil
-}
-
-// probe tries what clients at each address can do.
-func (r *run) probe(ctx context.Context, f *model.Final) error {
-	rules, err := r.world.API.Access().ListAccess(ctx, &cairnv1.ListAccessRequest{Target: &cairnv1.AccessTarget{Share: r.traffic.Rules()}})
-	if err != nil {
-		return err
-	}
-	granted := map[string]string{}
-	for _, rule := range rules.GetRules() {
-		granted[strings.TrimSuffix(rule.GetWho(), "/32")] = rule.GetLevel()
-	}
-	for _, source := range r.traffic.Sources() {
-		for _, server := range r.world.Cluster.Servers() {
-			p := model.Probe{Share: "rules, through " + server.Name, Who: source, Granted: granted[source]}
-			if p.Read, p.Write, err = r.try(ctx, server, source); err != nil {
-				return fmt.Errorf("probe from %s through %s: %w", source, server.Name, err)
-			}
-			f.Probes = append(f.Probes, p)
-		}
-	}
-	return nil
-}
-
-func (r *run) try(ctx context.Context, server *local.Server, source string) (read, write bool, err error) {
-	files, err := dav.New(dav.Config{
-		URL: "https://" + server.HTTPAddress() + "/shares/" + r.traffic.Rules(), CA: r.api.CA, Timeout: 20 * time.Second, Source: netip.MustParseAddr(source),
-	})
-	if err != nil {
-		return false, false, err
-	}
-	defer files.Close()
-	_, err = files.List(ctx)
-	if read, err = allowed(err); err != nil {
-		return read, false, err
-	}
-	err = files.Put(ctx, "probe", strings.NewReader("x"), 1)
-	write, err = allowed(err)
-	return read, write, err
-}
-
-// allowed tells a refusal from an error.
-func allowed(err error) (bool, error) {
-	switch dav.StatusOf(err) {
-	case http.StatusForbidden, http.StatusUnauthorized:
-		return false, nil
-	}
-	return err == nil, err
 }
 
 // failedOver is what the event of a failover says; its wording is part of the replicated state, and so does not change.

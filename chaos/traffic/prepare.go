@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -20,18 +21,39 @@ func (t *Traffic) project() string { return t.config.Prefix + "-data" }
 // quota is the project whose limits are changed; it never has anything.
 func (t *Traffic) quota() string { return t.config.Prefix + "-quota" }
 
+// Types of shares with copies: of the one standbys are not read, of the other they are.
+func (t *Traffic) copied() string   { return t.config.Prefix + "-copied" }
+func (t *Traffic) readable() string { return t.config.Prefix + "-readable" }
+
+// Readable reports whether clients read the standbys of a share.
+func (t *Traffic) Readable(share *cairnv1.Share) bool {
+	return share.GetType() == t.readable() && t.config.Replicas > 1
+}
+
+func (t *Traffic) makeTypes(ctx context.Context, admin *client.Client) error {
+	for name, replication := range map[string]string{t.copied(): "dr", t.readable(): "readable"} {
+		specs := map[string]string{"snapshot_support": "true"}
+		if t.config.Replicas > 1 {
+			specs["replication_type"], specs["failover"], specs["cairn:replication_interval"] = replication, "auto", "500ms"
+		}
+		_, err := admin.Types().CreateType(ctx, &cairnv1.CreateTypeRequest{Type: &cairnv1.ShareType{Name: name, Format: "files", Specs: specs}})
+		if err != nil {
+			return fmt.Errorf("share type: %w", err)
+		}
+	}
+	return nil
+}
+
+// makeShares makes shares over WebDAV, about half of them of a type whose standbys are read, and the share over NFS, whose standbys nobody
+// can read.
 func (t *Traffic) makeShares(ctx context.Context, admin *client.Client) error {
-	kind := t.config.Prefix + "-copies"
-	specs := map[string]string{"snapshot_support": "true"}
-	if t.config.Replicas > 1 {
-		specs["replication_type"], specs["failover"], specs["cairn:replication_interval"] = "dr", "auto", "500ms"
+	if err := t.makeTypes(ctx, admin); err != nil {
+		return err
 	}
-	_, err := admin.Types().CreateType(ctx, &cairnv1.CreateTypeRequest{Type: &cairnv1.ShareType{Name: kind, Format: "files", Specs: specs}})
-	if err != nil {
-		return fmt.Errorf("share type: %w", err)
-	}
+	random := rand.New(rand.NewPCG(t.config.Seed, 0xc0))
+	kind := func() string { return []string{t.copied(), t.readable()}[random.IntN(2)] }
 	for i := range t.config.Shares {
-		share, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: fmt.Sprintf("share-%d", i), Type: kind})
+		share, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: fmt.Sprintf("share-%d", i), Type: kind()})
 		if err != nil {
 			return err
 		}
@@ -44,21 +66,21 @@ func (t *Traffic) makeShares(ctx context.Context, admin *client.Client) error {
 		share.User, share.Password = "writer", access.GetPassword().GetPassword()
 		t.shares = append(t.shares, share)
 	}
-	rules, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: "rules", Type: kind})
+	rules, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: "rules", Type: kind()})
 	if err != nil {
 		return err
 	}
 	t.rules = rules.ID
-	return t.makeNFS(ctx, admin, kind)
+	return t.makeNFS(ctx, admin)
 }
 
 // makeNFS makes the share over NFS, if there is to be one, and waits until clients reach it.
-func (t *Traffic) makeNFS(ctx context.Context, admin *client.Client, kind string) error {
+func (t *Traffic) makeNFS(ctx context.Context, admin *client.Client) error {
 	at := t.config.NFS
 	if at == nil {
 		return nil
 	}
-	share, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: "share-nfs", Type: kind, Protocol: string(cairn.ProtocolNFS), ServiceAddress: at.Service})
+	share, err := t.makeShare(ctx, admin, &cairnv1.CreateShareRequest{Name: "share-nfs", Type: t.copied(), Protocol: string(cairn.ProtocolNFS), ServiceAddress: at.Service})
 	if err != nil {
 		return err
 	}
