@@ -1,10 +1,14 @@
 // Package disk puts a directory behind a file system in user space that fails on demand, as a disk does: it becomes slow, it
 // hangs, it refuses to write, and it loses what was written and not synced when power fails, or tears the last write. Reads of
-// what is there are answered throughout, as from a cache.
+// what is there are answered throughout, as from a cache, unless a page of it is just being written.
+//
+// The process that mounts a disk answers for it, so it had better not use it: were it killed while one of its threads waits for an answer, it
+// would not end, and neither would the mount. It reads below instead.
 //
 // It knows nothing of what is stored there. It needs root and /dev/fuse. What it loses is data of files: directories are kept as
-// they are, and syncfs is not seen, because the kernel does not tell a file system in user space of it. What depends on those
-// is tested on images of a real file system.
+// they are, and syncfs is not seen, because the kernel does not tell a file system in user space of it: it neither waits nor fails. What
+// depends on those is tested on images of a real file system. Nor are there ioctls, and with them project quotas and FICLONE;
+// files without a name (O_TMPFILE); and times of access, which are as the directory below keeps them.
 package disk
 
 import (
@@ -30,13 +34,22 @@ type Disk struct {
 
 	mu      sync.Mutex
 	fault   Fault
-	changed chan struct{} // closed when there is another fault
-	dirty   map[uint64]*unsynced
+	changed chan struct{}        // closed when there is another fault
+	dirty   map[uint64]*unsynced // nil: nothing is ever lost
 }
 
 // Mount shows the directory backing at the directory at, which must both be there.
 func Mount(backing, at string) (*Disk, error) {
-	d := &Disk{changed: make(chan struct{}), dirty: map[uint64]*unsynced{}}
+	return show(&Disk{changed: make(chan struct{}), dirty: map[uint64]*unsynced{}}, backing, at)
+}
+
+// MountLasting is Mount for a disk that never loses anything: what writes replace is not kept, however much of it is never synced, or by
+// syncfs alone.
+func MountLasting(backing, at string) (*Disk, error) {
+	return show(&Disk{changed: make(chan struct{})}, backing, at)
+}
+
+func show(d *Disk, backing, at string) (*Disk, error) {
 	var stat syscall.Stat_t
 	if err := syscall.Stat(backing, &stat); err != nil {
 		return nil, fmt.Errorf("disk %s: %w", backing, err)

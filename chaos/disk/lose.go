@@ -27,6 +27,9 @@ type piece struct {
 
 // writing notes what a write is going to replace.
 func (d *Disk) writing(file *os.File, data []byte, at int64) error {
+	if d.dirty == nil {
+		return nil
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	u, err := d.unsynced(file)
@@ -63,6 +66,9 @@ func (d *Disk) unsynced(file *os.File) (*unsynced, error) {
 
 // synced forgets how to take back what was written.
 func (d *Disk) synced(file *os.File) error {
+	if d.dirty == nil {
+		return nil
+	}
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -81,6 +87,9 @@ func (d *Disk) synced(file *os.File) error {
 // Lose takes back what was written and not synced, as if power had failed; torn leaves half of the newest write to each file,
 // up to a whole sector. It returns how many files have lost something. Whoever wrote must be dead.
 func (d *Disk) Lose(torn bool) (files int, err error) {
+	if d.dirty == nil {
+		return 0, errors.New("disk: lose: it was mounted as one that loses nothing")
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for ino, u := range d.dirty {

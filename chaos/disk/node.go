@@ -23,13 +23,49 @@ func (n *node) WrapChild(_ context.Context, ops fs.InodeEmbedder) fs.InodeEmbedd
 
 func (n *node) path() string { return filepath.Join(n.RootData.Path, n.Path(n.Root())) }
 
+// stale is the error of what was done to a node by its path. The kernel has found the node; if there is nothing, it was renamed or replaced
+// meanwhile. That is not "absent": told ESTALE, the kernel looks for the name again.
+func stale(errno syscall.Errno) syscall.Errno {
+	if errno == syscall.ENOENT {
+		return syscall.ESTALE
+	}
+	return errno
+}
+
+// Lookup implements fs.NodeLookuper. A directory that is not where this node is thought to be tells nothing of what is in it.
+func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	inode, errno := n.LoopbackNode.Lookup(ctx, name, out)
+	if errno != syscall.ENOENT || n.IsRoot() {
+		return inode, errno
+	}
+	var stat syscall.Stat_t
+	if err := syscall.Lstat(n.path(), &stat); err != nil || stat.Ino != n.StableAttr().Ino {
+		return nil, syscall.ESTALE
+	}
+	return nil, errno
+}
+
+// Getattr implements fs.NodeGetattrer.
+func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	return stale(n.LoopbackNode.Getattr(ctx, f, out))
+}
+
 // Open implements fs.NodeOpener.
 func (n *node) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	file, err := os.OpenFile(n.path(), int(flags)&^(syscall.O_APPEND|syscall.O_CREAT|syscall.O_EXCL), 0)
 	if err != nil {
-		return nil, 0, fs.ToErrno(err)
+		return nil, 0, stale(fs.ToErrno(err))
 	}
 	return n.handle(file), 0, 0
+}
+
+// OpendirHandle implements fs.NodeOpendirHandler.
+func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	inner, fuseFlags, errno := n.LoopbackNode.OpendirHandle(ctx, flags)
+	if errno != 0 {
+		return nil, 0, stale(errno)
+	}
+	return &directory{inner.(directoryHandle), n}, fuseFlags, 0 // what it is made of has all of that
 }
 
 // Create implements fs.NodeCreater.
@@ -88,12 +124,52 @@ func (n *node) Rename(ctx context.Context, name string, parent fs.InodeEmbedder,
 	return n.LoopbackNode.Rename(ctx, name, parent, to, flags)
 }
 
-// Setattr implements fs.NodeSetattrer. What is cut off is lost at once: nobody here relies on the opposite.
-func (n *node) Setattr(ctx context.Context, _ fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+// Symlink implements fs.NodeSymlinker.
+func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if errno := n.disk.suffer(); errno != 0 {
+		return nil, errno
+	}
+	return n.LoopbackNode.Symlink(ctx, target, name, out)
+}
+
+// Link implements fs.NodeLinker.
+func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if errno := n.disk.suffer(); errno != 0 {
+		return nil, errno
+	}
+	return n.LoopbackNode.Link(ctx, target, name, out)
+}
+
+// Mknod implements fs.NodeMknoder.
+func (n *node) Mknod(ctx context.Context, name string, mode, device uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if errno := n.disk.suffer(); errno != 0 {
+		return nil, errno
+	}
+	return n.LoopbackNode.Mknod(ctx, name, mode, device, out)
+}
+
+// Setxattr implements fs.NodeSetxattrer.
+func (n *node) Setxattr(ctx context.Context, name string, value []byte, flags uint32) syscall.Errno {
 	if errno := n.disk.suffer(); errno != 0 {
 		return errno
 	}
-	return n.LoopbackNode.Setattr(ctx, nil, in, out)
+	return stale(n.LoopbackNode.Setxattr(ctx, name, value, flags))
+}
+
+// Removexattr implements fs.NodeRemovexattrer.
+func (n *node) Removexattr(ctx context.Context, name string) syscall.Errno {
+	if errno := n.disk.suffer(); errno != 0 {
+		return errno
+	}
+	return stale(n.LoopbackNode.Removexattr(ctx, name))
+}
+
+// Setattr implements fs.NodeSetattrer. What is cut off is lost at once: nobody here relies on the opposite.
+func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if errno := n.disk.suffer(); errno != 0 {
+		return errno
+	}
+	return stale(n.LoopbackNode.Setattr(ctx, f, in, out))
 }
 
 // Fsync implements fs.NodeFsyncer, of files and directories.
@@ -110,67 +186,4 @@ func (n *node) Fsync(ctx context.Context, f fs.FileHandle, _ uint32) syscall.Err
 	}
 	defer dir.Close()
 	return fs.ToErrno(dir.Sync())
-}
-
-// handle is an open file.
-type handle struct {
-	*fs.LoopbackFile
-	file *os.File
-	disk *Disk
-}
-
-// Write implements fs.FileWriter.
-func (h *handle) Write(ctx context.Context, data []byte, at int64) (uint32, syscall.Errno) {
-	if errno := h.disk.suffer(); errno != 0 {
-		return 0, errno
-	}
-	if err := h.disk.writing(h.file, data, at); err != nil {
-		return 0, fs.ToErrno(err)
-	}
-	return h.LoopbackFile.Write(ctx, data, at)
-}
-
-// Fsync implements fs.FileFsyncer.
-func (h *handle) Fsync(ctx context.Context, _ uint32) syscall.Errno {
-	if errno := h.disk.suffer(); errno != 0 {
-		return errno
-	}
-	return fs.ToErrno(h.disk.synced(h.file))
-}
-
-// Allocate implements fs.FileAllocater.
-func (h *handle) Allocate(ctx context.Context, at, size uint64, mode uint32) syscall.Errno {
-	if errno := h.disk.suffer(); errno != 0 {
-		return errno
-	}
-	return h.LoopbackFile.Allocate(ctx, at, size, mode)
-}
-
-// PassthroughFd implements fs.FilePassthroughFder: the kernel must not write past us.
-func (h *handle) PassthroughFd() (int, bool) { return 0, false }
-
-// OpendirHandle implements fs.NodeOpendirHandler.
-func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	inner, fuseFlags, errno := n.LoopbackNode.OpendirHandle(ctx, flags)
-	if errno != 0 {
-		return nil, 0, errno
-	}
-	return &directory{inner.(directoryHandle), n}, fuseFlags, 0 // what it is made of has all of that
-}
-
-type directoryHandle interface {
-	fs.FileReaddirenter
-	fs.FileReleasedirer
-	fs.FileSeekdirer
-}
-
-// directory is an open directory.
-type directory struct {
-	directoryHandle
-	node *node
-}
-
-// Fsyncdir implements fs.FileFsyncdirer.
-func (d *directory) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
-	return d.node.Fsync(ctx, nil, flags)
 }
