@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -17,10 +18,13 @@ import (
 )
 
 // Disks are small file systems below the servers' directories. They are mounted in the mount namespace of this process, which has to be
-// of the caller's own making, and end with it.
+// of the caller's own making. They end with Close. If the process is killed they end with the namespace, unless one of its threads
+// waits for an answer of its own (see package disk): so it looks at nothing that it answers for.
 type Disks struct {
 	tools tool.Runner
-	logs  map[string]*disk.Disk // those of the raft logs, by server; none without file systems in user space
+	// logs and pools are what fails on demand, by server; none without file systems in user space.
+	logs, pools map[string]*disk.Disk
+	away        []func() error // take away what was mounted, the first one first
 }
 
 const (
@@ -29,9 +33,9 @@ const (
 )
 
 // Mount gives every server, before its first start, a small disk for its pool, which is btrfs if it serves NFS, and another one for its raft
-// log. The latter fails on demand, where there are file systems in user space.
+// log. Both fail on demand, where there are file systems in user space.
 func Mount(ctx context.Context, servers []*local.Server) (*Disks, error) {
-	d := &Disks{tools: tool.NewMachine(), logs: map[string]*disk.Disk{}}
+	d := &Disks{tools: tool.NewMachine(), logs: map[string]*disk.Disk{}, pools: map[string]*disk.Disk{}}
 	for _, s := range servers {
 		if err := d.mountPool(ctx, s); err != nil {
 			return nil, err
@@ -43,44 +47,6 @@ func Mount(ctx context.Context, servers []*local.Server) (*Disks, error) {
 	return d, nil
 }
 
-// mountPool puts an empty disk over the pool, whatever is there.
-func (d *Disks) mountPool(ctx context.Context, s *local.Server) error {
-	if err := syscall.Mount("tmpfs", s.PoolDir(), "tmpfs", 0, fmt.Sprintf("size=%d", poolBytes)); err != nil {
-		return fmt.Errorf("disk of the pool of %s: %w", s.Name, err)
-	}
-	if s.NFSHost == "" {
-		return nil
-	}
-	return d.mountBtrfs(ctx, s.PoolDir())
-}
-
-// mountBtrfs puts a btrfs over a directory in memory, in which its image is: under a new name, since mkfs.btrfs takes none that a mounted file
-// system has, below this one, too. Data and metadata are mixed, so that a pool that was full has room for both again.
-func (d *Disks) mountBtrfs(ctx context.Context, dir string) error {
-	file, err := os.CreateTemp(dir, "image-")
-	if err != nil {
-		return fmt.Errorf("disk of a pool: %w", err)
-	}
-	image := file.Name()
-	if err := errors.Join(file.Truncate(poolBytes), file.Close()); err != nil {
-		return fmt.Errorf("disk of a pool: %w", err)
-	}
-	if err := d.do(ctx, "mkfs.btrfs", "-q", "--mixed", image); err != nil {
-		return err
-	}
-	return d.do(ctx, "mount", "-o", "loop,noatime", image, dir)
-}
-
-// CheckBtrfs returns why there can be no btrfs on a loop device; nil if there can. dir is a directory for it, and for what
-// it leaves behind.
-func CheckBtrfs(ctx context.Context, dir string) error {
-	d := &Disks{tools: tool.NewMachine()}
-	if err := d.mountBtrfs(ctx, dir); err != nil {
-		return err
-	}
-	return syscall.Unmount(dir, 0)
-}
-
 func (d *Disks) do(ctx context.Context, command ...string) error {
 	_, err := d.tools.Run(ctx, tool.Cmd{Name: command[0], Args: command[1:]})
 	return err
@@ -88,32 +54,57 @@ func (d *Disks) do(ctx context.Context, command ...string) error {
 
 // mountLog puts what can fail over what can be full.
 func (d *Disks) mountLog(s *local.Server) error {
-	below := logSpace(s)
-	if err := os.Mkdir(below, 0o700); err != nil {
+	if err := d.memory(logSpace(s), logBytes); err != nil {
 		return err
 	}
-	if err := syscall.Mount("tmpfs", below, "tmpfs", 0, fmt.Sprintf("size=%d", logBytes)); err != nil {
+	return d.show(s, d.logs, disk.Mount, logSpace(s), s.Disk())
+}
+
+// memory puts an empty file system in memory over a directory, which is made.
+func (d *Disks) memory(dir string, size int) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	failing, err := disk.Mount(below, s.Disk())
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		return err
+	}
+	d.away = append(d.away, func() error { return syscall.Unmount(dir, syscall.MNT_DETACH) }) // our own files are closed; a server's end may be late
+	return nil
+}
+
+// show puts what is below at another place, where it fails on demand; or as it is, where there are no file systems in user space.
+func (d *Disks) show(s *local.Server, disks map[string]*disk.Disk, mount func(below, at string) (*disk.Disk, error), below, at string) error {
+	failing, err := mount(below, at)
 	if err != nil {
-		clear(d.logs)
-		return syscall.Mount(below, s.Disk(), "", syscall.MS_BIND, "")
+		clear(disks)
+		return syscall.Mount(below, at, "", syscall.MS_BIND, "")
 	}
-	d.logs[s.Name] = failing
+	disks[s.Name] = failing
+	d.away = append(d.away, failing.Close)
 	return nil
 }
 
 // logSpace is where the bytes of a raft log's disk are. This process uses it and not the disk, which it answers for itself.
 func logSpace(s *local.Server) string { return s.Disk() + ".space" }
 
-// Close takes away what fails on demand. The servers have to be dead.
+// Heal ends what the disks suffer from. Who waits for one cannot be killed before.
+func (d *Disks) Heal() {
+	for _, disks := range []map[string]*disk.Disk{d.logs, d.pools} {
+		for _, failing := range disks {
+			failing.Set(disk.Fault{})
+		}
+	}
+}
+
+// Close takes everything away. The servers have to be dead.
 func (d *Disks) Close() error {
 	var errs []error
-	for _, failing := range d.logs {
-		errs = append(errs, failing.Close())
+	for _, away := range slices.Backward(d.away) {
+		errs = append(errs, away())
 	}
+	d.away = nil
 	clear(d.logs)
+	clear(d.pools)
 	return errors.Join(errs...)
 }
 
@@ -155,18 +146,22 @@ func fill(path string) (err error) {
 	return nil
 }
 
-// failing has the disk of a raft log fail as draw says.
-func failing(draw func(*rand.Rand) disk.Fault) func(context.Context, *World, *local.Server, *rand.Rand) (Heal, error) {
+// failing has a disk of a server fail as draw says.
+func failing(of func(*Disks) map[string]*disk.Disk, draw func(*rand.Rand) disk.Fault) func(context.Context, *World, *local.Server, *rand.Rand) (Heal, error) {
 	return func(_ context.Context, w *World, target *local.Server, random *rand.Rand) (Heal, error) {
-		log := w.Disks.logs[target.Name]
-		log.Set(draw(random))
+		victim := of(w.Disks)[target.Name]
+		victim.Set(draw(random))
 		heal := func(context.Context) error {
-			log.Set(disk.Fault{})
+			victim.Set(disk.Fault{})
 			return revive(target)
 		}
 		return heal, nil
 	}
 }
+
+func ofLog(d *Disks) map[string]*disk.Disk { return d.logs }
+
+func ofPool(d *Disks) map[string]*disk.Disk { return d.pools }
 
 func hangs(*rand.Rand) disk.Fault { return disk.Fault{Hang: true} }
 

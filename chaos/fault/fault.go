@@ -49,6 +49,7 @@ const (
 	NeedsNFS
 	NeedsTools
 	NeedsClocks
+	NeedsDirectories
 )
 
 // Fault is a kind of fault.
@@ -79,12 +80,15 @@ func Table() []Fault {
 		{"deaf", "a server does not hear others", NeedsNetwork, time.Second, 8 * time.Second, partition(false, true)},
 		{"loss", "10 to 40 of 100 packets between a server and all others are lost", NeedsNetwork, 2 * time.Second, 8 * time.Second, loss},
 		{"latency", "what a server and all others send to each other comes 20 to 500 ms later", NeedsDelay, 2 * time.Second, 8 * time.Second, latency},
-		{"full-pool", "the disk of a pool is full", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).PoolDir)},
+		{"full-pool", "the disk of a pool is full", NeedsDisks, time.Second, 6 * time.Second, full((*local.Server).PoolFiles)},
 		{"full-log", "the disk of a raft log is full; a server that ended by it is started again", NeedsDisks, time.Second, 6 * time.Second, full(logSpace)},
-		{"hang", "the disk of a raft log hangs", NeedsFailing, time.Second, 6 * time.Second, failing(hangs)},
-		{"io-error", "the disk of a raft log refuses writes; a server that ended by it is started again", NeedsFailing, time.Second, 6 * time.Second, failing(refuses)},
-		{"slow-disk", "the disk of a raft log takes 5 to 200 ms longer for every change", NeedsFailing, 2 * time.Second, 8 * time.Second, failing(slow)},
+		{"hang", "the disk of a raft log hangs", NeedsFailing, time.Second, 6 * time.Second, failing(ofLog, hangs)},
+		{"io-error", "the disk of a raft log refuses writes; a server that ended by it is started again", NeedsFailing, time.Second, 6 * time.Second, failing(ofLog, refuses)},
+		{"slow-disk", "the disk of a raft log takes 5 to 200 ms longer for every change", NeedsFailing, 2 * time.Second, 8 * time.Second, failing(ofLog, slow)},
 		{"power", "kill -9 of a server, whose raft log loses what was not synced, or half of the last write", NeedsFailing, 100 * time.Millisecond, 4 * time.Second, power},
+		{"pool-slow", "the disk of a pool takes 5 to 200 ms longer for every change", NeedsFailing, 2 * time.Second, 8 * time.Second, failing(ofPool, slow)},
+		{"pool-hang", "the disk of a pool hangs", NeedsFailing, time.Second, 8 * time.Second, failing(ofPool, hangs)},
+		{"pool-error", "the disk of a pool refuses changes", NeedsFailing | NeedsDirectories, time.Second, 8 * time.Second, failing(ofPool, refuses)},
 		{"nfs-kill", "kill -9 of a server's Ganesha, which the server starts again", NeedsNFS, 100 * time.Millisecond, 2 * time.Second, killNFS},
 		{"nfs-pause", "SIGSTOP of a server's Ganesha", NeedsNFS, 100 * time.Millisecond, 6 * time.Second, pauseNFS},
 		{"tool-hang", "a storage tool of a server hangs: its btrfs, nft or ip", NeedsTools, time.Second, 8 * time.Second, ails(toolHangs)},
@@ -138,12 +142,14 @@ func (w *World) has() Needs {
 	}
 	if w.Disks != nil {
 		has |= NeedsDisks
-		if len(w.Disks.logs) > 0 {
+		if len(w.Disks.logs) > 0 && len(w.Disks.pools) > 0 {
 			has |= NeedsFailing
 		}
 	}
 	if w.Cluster != nil && slices.ContainsFunc(w.Cluster.Servers(), func(s *local.Server) bool { return s.NFSHost != "" }) {
 		has |= NeedsNFS
+	} else {
+		has |= NeedsDirectories
 	}
 	if len(w.Tools) > 0 {
 		has |= NeedsTools
@@ -166,7 +172,7 @@ func (n Needs) String() string {
 		{NeedsServers, "server processes of its own"}, {NeedsNetwork, "network namespaces (root, iproute2, nft)"},
 		{NeedsDisks, "small disks of its own (root)"}, {NeedsFailing, "a file system in user space (root, /dev/fuse)"},
 		{NeedsNFS, "servers of its own that serve NFS"}, {NeedsTools, "servers of its own that serve NFS, timeout and setpriv"},
-		{NeedsClocks, "time namespaces (root)"},
+		{NeedsClocks, "time namespaces (root)"}, {NeedsDirectories, "pools on directories (no NFS)"},
 		{NeedsGuest, "a node to spare (4 nodes or more)"}, {NeedsDelay, "network namespaces and /dev/net/tun (root)"},
 	} {
 		if n&need.bit != 0 {

@@ -2,6 +2,7 @@ package local
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,9 +30,11 @@ type Server struct {
 	Host string // its loopback address
 	// NFSHost is its address in the network of clients of NFS; "": it has no NFS server, and its pool is a directory.
 	NFSHost string
-	Dir     string // of everything below
-	File    string // configuration
-	Log     string
+	// PoolSpace is where this process looks at what is in the pool, if it answers for the pool's file system itself; "": in PoolDir.
+	PoolSpace string
+	Dir       string // of everything below
+	File      string // configuration
+	Log       string
 
 	executable string
 	ahead      atomic.Int64                 // see SetClock
@@ -58,6 +61,9 @@ func (s *Server) ToolDir() string { return filepath.Join(s.Dir, "tools") }
 
 // PoolDir is the server's only pool, named "data".
 func (s *Server) PoolDir() string { return filepath.Join(s.Dir, "pool") }
+
+// PoolFiles is where this process finds what is in the pool.
+func (s *Server) PoolFiles() string { return cmp.Or(s.PoolSpace, s.PoolDir()) }
 
 // Impostor is another machine that claims to be this server: the same name and addresses, and disks of its own. It is never to be
 // started. remove takes its files away.
@@ -199,7 +205,7 @@ func firstLine(text []byte) []byte {
 func (s *Server) Objects() ([]string, error) {
 	var objects []string
 	for _, dir := range []string{"", workDir} {
-		entries, err := os.ReadDir(filepath.Join(s.PoolDir(), dir))
+		entries, err := os.ReadDir(filepath.Join(s.PoolFiles(), dir))
 		if errors.Is(err, fs.ErrNotExist) && dir != "" {
 			continue // nothing has been made or removed yet
 		} else if err != nil {
@@ -216,7 +222,7 @@ func (s *Server) Objects() ([]string, error) {
 
 // SnapshotDir is where the files of a snapshot are.
 func (s *Server) SnapshotDir(replica, snapshot string) string {
-	dir := filepath.Join(s.PoolDir(), replica, "snapshots", snapshot)
+	dir := filepath.Join(s.PoolFiles(), replica, "snapshots", snapshot)
 	if s.NFSHost != "" {
 		dir = filepath.Join(dir, "files") // on btrfs it has uploads in progress beside them
 	}
@@ -254,7 +260,7 @@ func (s *Server) Everything() ([]string, error) {
 
 // Inside lists what lies in a directory of an object, with the whole path in the pool. An object without it holds nothing.
 func (s *Server) Inside(object, dir string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.PoolDir(), object, dir))
+	entries, err := os.ReadDir(filepath.Join(s.PoolFiles(), object, dir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("pool of %s: %w", s.Name, err)
 	}

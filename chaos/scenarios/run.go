@@ -330,14 +330,17 @@ func (r *run) close(ctx context.Context) error {
 	if r.traffic != nil {
 		errs = append(errs, r.traffic.Close())
 	}
+	if r.world != nil && r.world.Disks != nil {
+		r.world.Disks.Heal()
+	}
 	if r.world != nil && r.world.Cluster != nil {
 		errs = append(errs, r.world.Cluster.Close())
 	}
+	if r.subvolumes != nil { // it looks into the pools
+		errs = append(errs, r.subvolumes.Close())
+	}
 	if r.world != nil && r.world.Disks != nil {
 		errs = append(errs, r.world.Disks.Close())
-	}
-	if r.subvolumes != nil {
-		errs = append(errs, r.subvolumes.Close())
 	}
 	return errors.Join(errs...)
 }
