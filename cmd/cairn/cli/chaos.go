@@ -180,7 +180,7 @@ func (a *App) isolate(ctx context.Context, program string, f chaosFlags) error {
 	select {
 	case <-process.Done():
 	case <-ctx.Done():
-		err := errors.Join(ctx.Err(), process.Kill())
+		err := errors.Join(ctx.Err(), end(process))
 		if f.report != "" {
 			err = errors.Join(err, copyLogs(f.dir, f.report))
 		}
@@ -190,6 +190,22 @@ func (a *App) isolate(ctx context.Context, program string, f chaosFlags) error {
 		return fmt.Errorf("chaos: seed %d: %w", f.seed, err)
 	}
 	return nil
+}
+
+// endTimeout is how long a run may take to heal everything and to end.
+const endTimeout = 20 * time.Second
+
+// end asks a run to end, and makes it. Killed at once, what it answers for as a file system would have nobody to answer.
+func end(process *tool.Process) error {
+	if err := process.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-process.Done():
+		return nil
+	case <-time.After(endTimeout):
+		return process.Kill()
+	}
 }
 
 // showChaos prints and writes what came of the run. A run that could not be finished has no verdicts.
