@@ -52,6 +52,7 @@ func (u *underLocks) Stat(context.Context, string) (os.FileInfo, error) { return
 
 // change serves the methods that change files.
 func (q *request) change() error {
+	q.x.tidy()
 	under, answer := &underLocks{}, &recorder{header: http.Header{}}
 	switch q.Method {
 	case "PUT":

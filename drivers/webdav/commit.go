@@ -1,7 +1,6 @@
 package webdav
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -191,29 +190,14 @@ func (q *request) bury(en entry) error {
 	return err
 }
 
-// empty removes what has been replaced or deleted, and frees its bytes. The change has been committed, so a fault here is
-// the operator's: the bytes stay counted until the replica is exported anew.
+// empty removes what has been replaced or deleted, and frees its bytes.
 func (x *export) empty(trash string, l *ledger) {
 	// failpoint: emptying
-	bytes, err := usage(x.ctx, x.staging, trash)
-	if err == nil {
-		err = x.staging.RemoveAll(trash)
-	}
-	if errors.Is(err, context.Canceled) {
-		return // withdrawn; the next Export empties the directory
-	} else if err != nil {
-		x.owner.config.Logger.Warn("webdav: deleted files are left in the staging directory", "export", x.path, "entry", trash, "err", err)
-		return
-	}
-	l.free(bytes)
+	x.clear(leftover{name: trash, committed: true, ledger: l})
 }
 
 // discard removes what was prepared and not published; what has been published has another name.
-func (x *export) discard(en entry) {
-	if err := x.staging.RemoveAll(en.name); err != nil {
-		x.owner.config.Logger.Warn("webdav: a broken upload is left in the staging directory", "export", x.path, "entry", en.name, "err", err)
-	}
-}
+func (x *export) discard(en entry) { x.clear(leftover{name: en.name}) }
 
 // createEmpty makes the empty file of a LOCK on a name that does not exist.
 func (q *request) createEmpty(name string) error {

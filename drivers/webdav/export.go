@@ -27,6 +27,7 @@ type export struct {
 	// staging is nil where the spec has none. Entries are renamed between it and root through stagingDir.
 	staging    *os.Root
 	stagingDir *os.File
+	left       leftovers
 	locks      *lockTable
 	terms      atomic.Pointer[terms]
 
