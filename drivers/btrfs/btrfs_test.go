@@ -147,6 +147,24 @@ func TestRolesChange(t *testing.T) {
 	})
 }
 
+// What a snapshot has arrived with is not part of what is sent from it on.
+func TestSendSizeFromWhatArrived(t *testing.T) {
+	withDisks(t, 2, func(t *testing.T, disks ...disk) {
+		a, b := newFixture(t, disks[0], nil), newFixture(t, disks[1], nil)
+		a.create("a1", gib/8)
+		must(t, os.WriteFile(filepath.Join(a.stat("a1").Root, "large"), random(16*mib), 0o644))
+		a.snapshot("a1", "s1")
+		must(t, b.receive("b1", "s1", "", bytes.NewReader(a.send("a1", "s1", ""))))
+		must(t, b.p.Unseal(t.Context(), "b1", 1))
+		must(t, os.WriteFile(filepath.Join(b.stat("b1").Root, "new"), random(mib), 0o644))
+		b.snapshot("b1", "s2")
+		size, err := b.p.SendSize(t.Context(), "b1", drivers.SendSpec{Snapshot: "s2", Base: "s1"})
+		if err != nil || size < mib || size > 2*mib {
+			t.Errorf("SendSize of 1 MiB that is new: %d, %v", size, err)
+		}
+	})
+}
+
 // A stream is of one snapshot, and from a base that is here.
 func TestReceiveIsSuspicious(t *testing.T) {
 	withDisks(t, 2, func(t *testing.T, disks ...disk) {

@@ -12,9 +12,10 @@ import (
 	"github.com/cairn-storage/cairn/drivers"
 )
 
-// Receive has the tool make a subvolume of the stream beside the snapshots, and then a snapshot of that: the kernel moves no
-// read-only subvolume. The data of a replica that comes into being is made from the snapshot and sealed; that of another one
-// stays as it is until Revert. What breaks off is removed.
+// Receive has the tool make a subvolume of the stream. In a replica that comes into being this is the snapshot: the replica is
+// placed when it is complete. Its data is made from the snapshot and sealed. In a replica that is there the subvolume is made
+// beside the snapshots, and then a snapshot of that: the kernel moves no read-only subvolume. The data stays as it is until
+// Revert. What breaks off is removed.
 func (p *Pool) Receive(ctx context.Context, spec drivers.ReceiveSpec, r io.Reader) error {
 	return change(ctx, p, spec.ID, "receive", func(o *op) error {
 		if err := cairn.CheckName("snapshot", string(spec.Snapshot)); err != nil {
@@ -44,10 +45,11 @@ func (o *op) receiveAll(spec drivers.ReceiveSpec, r io.Reader) error {
 	}
 	want := mark{ID: spec.ID, Epoch: spec.Epoch, Size: spec.Size, State: stateReady}
 	_, err := o.make(spec.CreateSpec, want, func(work string) error {
-		if err := o.receive(work, spec.Snapshot, r); err != nil {
+		snapshot := filepath.Join(work, "snapshots", string(spec.Snapshot))
+		if err := o.receive(snapshot, r); err != nil {
 			return err
 		}
-		return o.writableCopy(filepath.Join(work, "snapshots", string(spec.Snapshot)), filepath.Join(work, "data"), spec.Size, true)
+		return o.writableCopy(snapshot, filepath.Join(work, "data"), spec.Size, true)
 	})
 	return err
 }
@@ -67,29 +69,33 @@ func (o *op) receiveOn(f found, spec drivers.ReceiveSpec, r io.Reader) error {
 	if err := o.limit(o.in("snapshots", string(spec.Base)), unlimited); err != nil {
 		return err
 	}
-	if err := o.receive(o.home(o.id), spec.Snapshot, r); err != nil {
+	if err := o.receiveBeside(spec.Snapshot, r); err != nil {
 		return o.undo(err, func() error { return o.tidy(&f) })
 	}
 	return nil
 }
 
-// receive makes the stream a snapshot of the replica in directory home.
-func (o *op) receive(home string, snap cairn.SnapshotID, r io.Reader) error {
-	in := filepath.Join(home, "receive")
-	if err := o.do("receive", func() error { return o.stream(r, nil, "receive", in) }); err != nil {
-		return err
-	}
-	arrived := filepath.Join(in, string(snap))
-	if err := checkArrived(arrived); err != nil {
+// receiveBeside makes the stream a snapshot of a replica that is there: whole or not at all.
+func (o *op) receiveBeside(snap cairn.SnapshotID, r io.Reader) error {
+	arrived := o.in("receive", string(snap))
+	if err := o.receive(arrived, r); err != nil {
 		return err
 	}
 	if err := o.flush(); err != nil {
 		return err
 	}
-	if err := o.snapshotTo("COMMIT make snapshot", arrived, filepath.Join(home, "snapshots", string(snap)), true); err != nil {
+	if err := o.snapshotTo("COMMIT make snapshot", arrived, o.in("snapshots", string(snap)), true); err != nil {
 		return err
 	}
 	return o.remove(arrived)
+}
+
+// receive makes the stream a subvolume, alone in its directory.
+func (o *op) receive(path string, r io.Reader) error {
+	if err := o.do("receive", func() error { return o.stream(r, nil, "receive", filepath.Dir(path)) }); err != nil {
+		return err
+	}
+	return checkArrived(path)
 }
 
 // checkArrived makes sure that the stream was of the snapshot that is wanted, and that the tool has completed it.

@@ -111,7 +111,16 @@ func (o *op) sendable(spec drivers.SendSpec) (paths []string, since uint64, err 
 	if err != nil {
 		return nil, 0, fmt.Errorf("base: %w", err)
 	}
-	return append(paths, o.in("snapshots", string(spec.Base))), base.Created, nil
+	return append(paths, o.in("snapshots", string(spec.Base))), base.written(), nil
+}
+
+// written is the generation from which on something is newer than a snapshot. One that has arrived in a stream was filled after
+// it was made.
+func (s subvolume) written() uint64 {
+	if s.Received != (uuid{}) && s.ReceivedAt >= s.Created {
+		return s.Generation + 1
+	}
+	return s.Created
 }
 
 // SendSize adds up the extents that are newer than the base.
