@@ -223,7 +223,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 func (r *recorder) send(out *wire) error {
 	switch {
 	case r.status == dav.StatusLocked:
-		return refuse(r.status, "another client holds a lock on this path or in it; try again when it is released")
+		return refuse(r.status, "a client holds a lock on this path or in it, or another request changes it just now; try again when that is over")
 	case r.status == http.StatusPreconditionFailed:
 		return refuse(r.status, "the lock tokens or conditions of the request do not hold")
 	case r.status >= http.StatusBadRequest:
