@@ -48,7 +48,8 @@ func (s set) step(kind Kind, in Input, out Output, known bool) (set, bool) {
 	if known && out.Refusal != "" {
 		switch out.Refusal {
 		case NotFound:
-			return s, (kind == Get || kind == Remove) && !(there && hits(value, in.ID))
+			there = there && (in.ID == "" || in.ID == value) // one whose ID nobody has been told may be another
+			return s, (kind == Get || kind == Remove) && !there
 		case Exists:
 			return s, there && (kind == Add || kind == Put && value != in.Value)
 		}

@@ -195,6 +195,18 @@ func TestLinearizable(t *testing.T) {
 			{8, 9, model.Add, model.Input{Name: "k"}, model.Output{ID: "U"}, false},
 			{10, 11, model.Remove, model.Input{Name: "k", ID: "T"}, no(model.NotFound), false},
 		}, false},
+		{"a token that is gone, and another one, of which nobody has been told", []told{
+			{0, 1, model.Add, model.Input{Name: "k"}, model.Output{ID: "T"}, false},
+			{2, 3, model.Remove, model.Input{Name: "k", ID: "T"}, done, false},
+			{4, 5, model.Add, model.Input{Name: "k"}, done, true},
+			{6, 7, model.Add, model.Input{Name: "k"}, no(model.Exists), false},
+			{8, 9, model.Remove, model.Input{Name: "k", ID: "T"}, no(model.NotFound), false},
+			{10, 11, model.Add, model.Input{Name: "k"}, no(model.Exists), false},
+		}, false},
+		{"a token that is there and is not found", []told{
+			{0, 1, model.Add, model.Input{Name: "k"}, model.Output{ID: "T"}, false},
+			{2, 3, model.Remove, model.Input{Name: "k", ID: "T"}, no(model.NotFound), false},
+		}, true},
 		{"a token twice", []told{
 			{0, 1, model.Add, model.Input{Name: "k"}, model.Output{ID: "T"}, false},
 			{2, 3, model.Add, model.Input{Name: "k"}, model.Output{ID: "U"}, false},
