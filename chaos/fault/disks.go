@@ -96,11 +96,19 @@ func (d *Disks) Heal() {
 	}
 }
 
-// Close takes everything away. The servers have to be dead.
+// closeTimeout is how long what servers have started, such as a Ganesha, may take to end when they have been killed.
+const closeTimeout = 30 * time.Second
+
+// Close takes everything away. The servers have to be dead; whoever still uses a disk is waited for.
 func (d *Disks) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
 	var errs []error
 	for _, away := range slices.Backward(d.away) {
-		errs = append(errs, away())
+		errs = append(errs, local.Await(ctx, "nobody who uses a disk", func(context.Context) (bool, error) {
+			err := away()
+			return err == nil, err
+		}))
 	}
 	d.away = nil
 	clear(d.logs)

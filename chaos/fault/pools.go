@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"time"
 
 	"github.com/cairn-storage/cairn/chaos/disk"
 	"github.com/cairn-storage/cairn/chaos/local"
@@ -31,7 +30,7 @@ func (d *Disks) mountPool(ctx context.Context, s *local.Server) error {
 		s.PoolSpace = below
 		return nil
 	}
-	d.away = append(d.away, func() error { return unmount(ctx, s.PoolDir()) })
+	d.away = append(d.away, func() error { return syscall.Unmount(s.PoolDir(), 0) })
 	return d.mountBtrfs(ctx, at, s.PoolDir())
 }
 
@@ -50,19 +49,6 @@ func (d *Disks) mountBtrfs(ctx context.Context, memory, dir string) error {
 		return err
 	}
 	return d.do(ctx, "mount", "-o", "loop,noatime", image, dir)
-}
-
-// unmountTimeout is how long a Ganesha may take to end when its server has been killed.
-const unmountTimeout = 10 * time.Second
-
-// unmount waits until nobody uses a file system any more: what it lies on can go only after it.
-func unmount(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), unmountTimeout)
-	defer cancel()
-	return local.Await(ctx, "nobody who uses "+dir, func(context.Context) (bool, error) {
-		err := syscall.Unmount(dir, 0)
-		return err == nil, err
-	})
 }
 
 // CheckBtrfs returns why there can be no btrfs on a loop device; nil if there can. dir is a directory for it, and for what
