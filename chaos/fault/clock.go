@@ -15,14 +15,17 @@ func clock(_ context.Context, w *World, target *local.Server, random *rand.Rand)
 	ahead := time.Duration(1+random.IntN(120)) * units[random.IntN(len(units))]
 	back := random.IntN(2) == 0
 	w.Log("%s: its monotonic clocks are %s ahead of the machine's, and were %s; back afterwards: %t", target.Name, ahead, target.Clock(), back)
-	heal := func(context.Context) error {
+	heal := func(ctx context.Context) error {
 		if back {
 			if err := turn(target, 0); err != nil {
 				return err
 			}
 			back = false
 		}
-		return revive(target)
+		if err := revive(target); err != nil {
+			return err
+		}
+		return w.Cluster.AwaitUp(ctx, target) // the one that was killed may have had the pool for a moment longer
 	}
 	return heal, turn(target, ahead)
 }
