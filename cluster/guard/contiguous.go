@@ -42,10 +42,13 @@ func (c *Contiguous) GetLog(index uint64, log *raft.Log) error {
 // StoreLog implements raft.LogStore.
 func (c *Contiguous) StoreLog(log *raft.Log) error { return c.StoreLogs([]*raft.Log{log}) }
 
-// StoreLogs implements raft.LogStore.
+// StoreLogs implements raft.LogStore. A gap that no snapshot covers is refused.
 func (c *Contiguous) StoreLogs(logs []*raft.Log) error {
 	last, err := c.LastIndex()
 	if err == nil && last > 0 && logs[0].Index > last+1 {
+		if covered := c.Snapshots.Newest().Index; logs[0].Index > covered+1 {
+			return fmt.Errorf("log: entry %d after entry %d, and the newest snapshot is of entry %d", logs[0].Index, last, covered)
+		}
 		err = c.clear(last)
 	}
 	if err != nil {

@@ -146,3 +146,15 @@ func TestEntryBeforeTheLog(t *testing.T) {
 		})
 	}
 }
+
+// TestGapWithoutASnapshot: nothing is deleted for an entry that does not follow, unless a snapshot has what is missing.
+func TestGapWithoutASnapshot(t *testing.T) {
+	installs, err := guard.NewInstalls(raft.NewInmemSnapshotStore())
+	check(t, err)
+	logs := &guard.Contiguous{LogStore: raft.NewInmemStore(), Snapshots: installs}
+	check(t, logs.StoreLog(&raft.Log{Index: 8}))
+	if err := logs.StoreLog(&raft.Log{Index: 10}); err == nil {
+		t.Error("an entry was stored behind a gap")
+	}
+	check(t, logs.GetLog(8, new(raft.Log)))
+}
