@@ -19,7 +19,8 @@ import (
 
 // Disks are small file systems below the servers' directories. They are mounted in the mount namespace of this process, which has to be
 // of the caller's own making. They end with Close. If the process is killed they end with the namespace, unless one of its threads
-// waits for an answer of its own (see package disk): so it looks at nothing that it answers for.
+// waits for an answer of its own (see package disk): so it looks at nothing that it answers for. What lies on a btrfs above a disk it does look at;
+// a kill -9 while that disk hangs may leave the process, and its loop device, until the connection of the file system is aborted.
 type Disks struct {
 	tools tool.Runner
 	// logs and pools are what fails on demand, by server; none without file systems in user space.
